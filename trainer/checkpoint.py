@@ -1,0 +1,204 @@
+"""Checkpoints are data: safetensors for the numbers, JSON in their header for the rest.
+
+`generator.safetensors` holds what is exported: the generator's weights and what they are.
+`training.safetensors` holds what a resumed run needs besides.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from trainer.config import (
+    GeneratorConfig,
+    TrainConfig,
+    generator_config_from,
+    to_dict,
+    train_config_from,
+)
+from trainer.errors import CheckpointError
+from trainer.files import write_whole
+from trainer.generators import build_generator
+
+GENERATOR_FILE = "generator.safetensors"
+TRAINING_FILE = "training.safetensors"
+_KEY = "pix2pix_edge"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class GeneratorInfo:
+    """What a generator file says of its weights."""
+
+    config: GeneratorConfig
+    step: int
+    """Steps that it was trained for."""
+    data: str
+    """What it was trained on: the path as given, or `scenes`."""
+    direction: str
+    size_px: int
+    """Side of the square that it was trained at."""
+    quality: dict[str, float] | None = None
+    """`l1`, `psnr`, `ssim` on held-out pairs, as exported."""
+
+
+def save_generator(path: Path, weights: dict[str, Tensor], info: GeneratorInfo) -> None:
+    """Write a generator file, whole or not at all."""
+    header = {
+        "format": _FORMAT,
+        "kind": "generator",
+        "config": to_dict(info.config),
+        "step": info.step,
+        "data": info.data,
+        "direction": info.direction,
+        "size_px": info.size_px,
+        "quality": info.quality,
+    }
+    _save(path, weights, header)
+
+
+def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
+    """The generator of a file or of a run's folder, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or something else than a generator.
+    """
+    if path.is_dir():
+        path = path / GENERATOR_FILE
+    header, weights = _load(path, "generator")
+    info = GeneratorInfo(
+        config=generator_config_from(header["config"]),
+        step=header["step"],
+        data=header["data"],
+        direction=header["direction"],
+        size_px=header["size_px"],
+        quality=header["quality"],
+    )
+    generator = build_generator(info.config)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} are not those of {info.config.name}",
+            "the layers that its own header describes",
+            "train it again, or use another checkpoint",
+        ) from error
+    return generator.eval(), info
+
+
+@dataclass
+class TrainingState:
+    """All that a run needs to go on as if it had never stopped."""
+
+    config: TrainConfig
+    step: int
+    total_steps: int
+    generator: dict[str, Tensor]
+    average: dict[str, Tensor]
+    discriminator: dict[str, Tensor]
+    generator_optimiser: dict[str, Any]
+    discriminator_optimiser: dict[str, Any]
+    random: Tensor
+    """State of torch's CPU generator, which draws the dropout."""
+
+
+_MODULES = ("generator", "average", "discriminator")
+_OPTIMISERS = ("generator_optimiser", "discriminator_optimiser")
+
+
+def save_training(path: Path, state: TrainingState) -> None:
+    """Write a training file, whole or not at all."""
+    tensors = {"random": state.random}
+    for name in _MODULES:
+        for key, value in getattr(state, name).items():
+            tensors[f"{name}/{key}"] = value
+    groups: dict[str, Any] = {}
+    for name in _OPTIMISERS:
+        optimiser = getattr(state, name)
+        groups[name] = optimiser["param_groups"]
+        for number, slots in optimiser["state"].items():
+            for slot, value in slots.items():
+                tensors[f"{name}/{number}/{slot}"] = value
+    header = {
+        "format": _FORMAT,
+        "kind": "training",
+        "config": to_dict(state.config),
+        "step": state.step,
+        "total_steps": state.total_steps,
+        "param_groups": groups,
+    }
+    _save(path, tensors, header)
+
+
+def load_training(folder: Path) -> TrainingState:
+    """What `save_training` wrote into a run's folder.
+
+    Raises:
+        CheckpointError: missing, damaged, or something else than a training file.
+    """
+    header, tensors = _load(folder / TRAINING_FILE, "training")
+    modules: dict[str, dict[str, Tensor]] = {name: {} for name in _MODULES}
+    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in _OPTIMISERS}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.partition("/")
+        if name in modules:
+            modules[name][key] = tensor
+        elif name in states:
+            number, _, slot = key.partition("/")
+            states[name].setdefault(int(number), {})[slot] = tensor
+    optimisers = {
+        name: {"state": states[name], "param_groups": header["param_groups"][name]}
+        for name in _OPTIMISERS
+    }
+    return TrainingState(
+        config=train_config_from(header["config"]),
+        step=header["step"],
+        total_steps=header["total_steps"],
+        random=tensors["random"],
+        **modules,
+        **optimisers,
+    )
+
+
+def newest_run(runs: Path) -> Path | None:
+    """The folder under `runs` whose generator was written last, or None."""
+    files = [path for path in runs.glob(f"*/{GENERATOR_FILE}") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime).parent if files else None
+
+
+def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(plain, metadata={_KEY: json.dumps(header)})
+    write_whole(path, lambda beside: beside.write_bytes(data))
+
+
+def _load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"no such checkpoint: {path}",
+            f"the {kind} file of a run",
+            "train one with: p2p-train",
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of p2p-train, or is damaged",
+            f"a {kind}.safetensors that p2p-train wrote",
+            "name the run's folder, or train one with: p2p-train",
+        ) from error
+    if header.get("kind") != kind or header.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} holds {header.get('kind')} data, format {header.get('format')}",
+            f"{kind} data, format {_FORMAT}",
+            f"name the {kind}.safetensors of a run",
+        )
+    return header, tensors
