@@ -1,0 +1,44 @@
+"""What several tests need: a real model and real video files, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+from onnx_models import write_negative
+
+from runtime.synthetic import SyntheticSource
+
+
+@pytest.fixture(scope="session")
+def negative_onnx(tmp_path_factory):
+    """A frame-in frame-out model of 104x48 pixels that gives the negative."""
+    return write_negative(tmp_path_factory.mktemp("models") / "negative.onnx", (48, 104))
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A video of 30 numbered pictures, 208x96, 12.5 fps, that OpenCV's writer made."""
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", 30, 12.5)
+
+
+def write_clip(path: Path, frames: int, fps: float, codec: str = "mp4v") -> Path:
+    """Write a video of numbered pictures (`runtime.synthetic.index_in` reads the numbers)."""
+    source = SyntheticSource((96, 208), frames=frames)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (208, 96))
+    while (frame := source.read()) is not None:
+        writer.write(frame.image)
+    writer.release()
+    return path
+
+
+def decoded(path: Path) -> list:
+    """Every picture of a video, as OpenCV decodes it."""
+    video = cv2.VideoCapture(str(path))
+    images = []
+    while True:
+        came, image = video.read()
+        if not came:
+            return images
+        images.append(image)
