@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,22 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error above says more than this one would
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(inside: Path) -> Iterator[Path]:
+    """Give an empty folder inside `inside` (made if need be), gone at the end.
+
+    Raises:
+        UserError: the system refused to make it.
+    """
+    try:
+        inside.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".p2p-", dir=inside)
+    except OSError as error:
+        raise write_error(inside, error) from error
+    with scratch as folder:
+        yield Path(folder)
 
 
 def write_text(path: Path, text: str) -> None:

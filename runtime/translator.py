@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.artifact import ArtifactMeta
 from runtime.engines import open_engine
 from runtime.engines.base import Engine
-from runtime.frame import Image, check_image
+from runtime.frame import Image, check_image, resized
 
 
 class Translator:
@@ -87,7 +85,7 @@ class Translator:
         if image.shape[:2] == self.meta.frame_size_px:
             batch: NDArray[np.uint8] = np.ascontiguousarray(image)[np.newaxis]
             return batch
-        _resize(image, self.meta.frame_size_px, self._batch[0])
+        resized(image, self.meta.frame_size_px, into=self._batch[0])
         return self._batch
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -104,12 +102,7 @@ class Translator:
         Returns:
             uint8 [height, width, 3], BGR; `batch[0]` itself when it has that size.
         """
-        if batch.shape[1:3] == size_px:
-            same: Image = batch[0]
-            return same
-        result = np.empty((*size_px, 3), np.uint8)
-        _resize(batch[0], size_px, result)
-        return result
+        return resized(batch[0], size_px)
 
     def close(self) -> None:
         """Give back the engine. May be called twice."""
@@ -125,15 +118,3 @@ class Translator:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _resize(image: NDArray[Any], size_px: tuple[int, int], into: NDArray[Any]) -> None:
-    """Resize into a given buffer: by area when it shrinks (no moire), linear when it grows."""
-    height, width = size_px
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    cv2.resize(
-        image,
-        (width, height),
-        dst=into,
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-    )

@@ -1,0 +1,197 @@
+"""The parity report: JSON for scripts, one HTML page with the pictures for people."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from export.verify import Image, Parity
+from runtime.files import write_text
+
+DIFFERENCE_GAIN = 60
+"""The difference picture shows one grey level as this many, so that the eye sees it."""
+SHOWN_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class GateRun:
+    """All that the gate saw in one export."""
+
+    source: str
+    """What was exported, in words."""
+    reference: str
+    """What the artifacts were compared with."""
+    images: str
+    """Where the pictures came from, in words."""
+    names: Sequence[str]
+    frames: Sequence[Image]
+    references: Sequence[Image]
+    findings: Sequence[Parity]
+    drawn: dict[str, list[Image]]
+    """By the artifact's file name, for those that ran."""
+    notes: Sequence[str] = ()
+
+
+def write_reports(out: Path, run: GateRun) -> None:
+    """Write `parity.json` and `parity.html` into `out`."""
+    write_text(out / "parity.json", json.dumps(_as_json(run), indent=2) + "\n")
+    write_text(out / "parity.html", _as_html(run))
+
+
+def verdict(finding: Parity) -> str:
+    """One line for one artifact."""
+    if finding.passed is None:
+        return f"{finding.file}: not compared: {finding.engine}"
+    word = "draws the same picture" if finding.passed else "DOES NOT draw the same picture"
+    return (
+        f"{finding.file}: {word} (worst of {len(finding.differences)}: PSNR "
+        f"{_db(finding.psnr_db)}, SSIM {finding.ssim:.5f}, {_levels(finding.max_abs_diff)} off; "
+        f"asked: {finding.threshold})"
+    )
+
+
+def _as_json(run: GateRun) -> dict[str, object]:
+    rows = []
+    for finding in run.findings:
+        ran = bool(finding.differences)
+        rows.append(
+            {
+                "file": finding.file,
+                "precision": finding.precision,
+                "psnr_db": finding.psnr_db if ran else None,
+                "ssim": finding.ssim if ran else None,
+                "max_abs_diff": finding.max_abs_diff if ran else None,
+                "passed": finding.passed,
+                "worst_image": run.names[finding.worst] if ran else None,
+                "engine": finding.engine,
+                "min_psnr_db": finding.threshold.min_psnr_db,
+                "max_abs_diff_allowed": finding.threshold.max_abs_diff,
+            }
+        )
+    return {
+        "source": run.source,
+        "reference": run.reference,
+        "images": len(run.frames),
+        "images_from": run.images,
+        "artifacts": rows,
+        "notes": list(run.notes),
+    }
+
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;
+color:#1c2430;background:#fafbfc}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .8rem;border-bottom:1px solid #dde3ea;text-align:left}
+td.n{text-align:right}.ok{color:#0a7a3c;font-weight:600}.bad{color:#b3261e;font-weight:600}
+.na{color:#6b7684}.row{display:flex;flex-wrap:wrap;gap:8px}
+figure{margin:0;flex:1 1 170px;max-width:272px}img{width:100%;border-radius:4px;display:block;
+image-rendering:pixelated;background:#000}figcaption{font-size:12px;color:#4d5866;
+margin:.2rem 0 .8rem}
+p.note{color:#4d5866}
+"""
+
+
+def _as_html(run: GateRun) -> str:
+    ran = [finding for finding in run.findings if finding.differences]
+    worst = max(ran, key=lambda finding: -finding.psnr_db) if ran else None
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width,initial-scale=1'>",
+        f"<title>Parity: {escape(run.source)}</title><style>{_STYLE}</style>",
+        "<h1>Does the export draw the same picture?</h1>",
+        f"<p>{escape(run.source)}, compared with {escape(run.reference)} on "
+        f"{len(run.frames)} pictures ({escape(run.images)}).</p>",
+        *(f"<p class={_css(f)}>{escape(verdict(f))}</p>" for f in run.findings),
+        _table(run),
+        *(f"<p class=note>{escape(note)}</p>" for note in run.notes),
+    ]
+    if worst is not None:
+        parts.append(f"<h2>The worst picture: {escape(run.names[worst.worst])}</h2>")
+        parts.append(_pictures(run, worst.worst, ran))
+        others = [i for i in range(len(run.frames)) if i != worst.worst][: SHOWN_IMAGES - 1]
+        for index in others:
+            parts.append(f"<h2>{escape(run.names[index])}</h2>{_pictures(run, index, ran)}")
+    return "\n".join(parts) + "\n"
+
+
+def _table(run: GateRun) -> str:
+    head = (
+        "<tr><th>artifact<th>precision<th>PSNR, worst<th>SSIM, worst<th>largest difference"
+        "<th>asked<th>verdict<th>ran on</tr>"
+    )
+    rows = []
+    for f in run.findings:
+        if f.differences:
+            figures = (
+                f"<td class=n>{_db(f.psnr_db)}<td class=n>{f.ssim:.5f}"
+                f"<td class=n>{f.max_abs_diff} of 255"
+            )
+        else:
+            figures = "<td class=na>–<td class=na>–<td class=na>–"
+        word = {True: "passed", False: "FAILED", None: "not compared"}[f.passed]
+        rows.append(
+            f"<tr><td>{escape(f.file)}<td>{f.precision}{figures}<td>{escape(str(f.threshold))}"
+            f"<td class={_css(f)}>{word}<td>{escape(f.engine)}</tr>"
+        )
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _pictures(run: GateRun, index: int, ran: Sequence[Parity]) -> str:
+    reference = run.references[index]
+    figures = [
+        _figure(run.frames[index], "input"),
+        _figure(reference, f"reference: {run.reference}"),
+    ]
+    for finding in ran:
+        drawn = run.drawn[finding.file][index]
+        difference = finding.differences[index]
+        figures.append(
+            _figure(
+                drawn,
+                f"{finding.file}: PSNR {_db(difference.psnr_db)}, SSIM {difference.ssim:.5f}",
+            )
+        )
+        figures.append(
+            _figure(
+                _difference_picture(reference, drawn),
+                f"{finding.file}: difference times {DIFFERENCE_GAIN}, "
+                f"at most {_levels(difference.max_abs_diff)}",
+            )
+        )
+    return f"<div class=row>{''.join(figures)}</div>"
+
+
+def _difference_picture(reference: Image, drawn: Image) -> Image:
+    difference = np.abs(drawn.astype(np.int16) - reference.astype(np.int16))
+    visible: Image = np.minimum(difference * DIFFERENCE_GAIN, 255).astype(np.uint8)
+    return visible
+
+
+def _figure(image: Image, caption: str) -> str:
+    _, data = cv2.imencode(".png", image)
+    text = base64.b64encode(data.tobytes()).decode("ascii")
+    return (
+        f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{text}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _db(psnr_db: float) -> str:
+    return "equal" if psnr_db >= 100 else f"{psnr_db:.1f} dB"
+
+
+def _levels(count: int) -> str:
+    return "1 level" if count == 1 else f"{count} levels"
+
+
+def _css(finding: Parity) -> str:
+    return {True: "ok", False: "bad", None: "na"}[finding.passed]
