@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from pairs import picture, write_side_by_side, write_two_folders
 
+from trainer.batches import AugmentedPairs, StepSampler
 from trainer.config import GeneratorConfig, TrainConfig
 from trainer.data import (
-    AugmentedPairs,
     FolderPairs,
-    StepSampler,
     find_pair_files,
     open_data,
     open_pairs,

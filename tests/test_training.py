@@ -158,6 +158,10 @@ def test_bad_data_are_refused_before_a_run_is_made(tmp_path):
     assert "no such folder" in refused(tmp_path / "none", "--out", out)
     (tmp_path / "empty").mkdir()
     assert "no pairs" in refused(tmp_path / "empty", "--out", out)
+    broken = write_side_by_side(tmp_path / "broken", 12)
+    last = broken / "011.png"
+    last.write_bytes(last.read_bytes()[:200])
+    assert "011.png is damaged or cut short" in refused(broken, "--out", out)
     assert not out.exists()
 
 

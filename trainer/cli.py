@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    track,
 )
 
 from trainer import loop
@@ -37,7 +38,7 @@ from trainer.config import (
     GeneratorConfig,
     TrainConfig,
 )
-from trainer.data import DataSplit, open_data
+from trainer.data import DataSplit, FolderPairs, open_data
 from trainer.errors import ConfigError, TrainerError
 from trainer.journal import write_clip, write_png
 from trainer.scenes import draw_clip, draw_pair
@@ -162,8 +163,21 @@ def _new(options: dict[str, Any], device: torch.device) -> tuple[loop.Training, 
             "a new folder, so that nothing is lost",
             f"go on with --resume {out}, or name another folder with --out",
         )
+    _read_all(split, config)
     training = loop.Training(config, loop.total_steps_of(config, split.train), device)
     return training, split, out
+
+
+def _read_all(split: DataSplit, config: TrainConfig) -> None:
+    """Decode every picture once: a damaged one is found now, not hours into the run."""
+    console = Console(stderr=True)
+    for pairs, size_px in ((split.train, config.load_size), (split.held_out, config.crop_size)):
+        if isinstance(pairs, FolderPairs):
+            indices: Iterable[int] = range(len(pairs))
+            if console.is_terminal:
+                indices = track(indices, "reading pairs", console=console, transient=True)
+            for index in indices:
+                pairs.pair(index, size_px)
 
 
 def _resume(

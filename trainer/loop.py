@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.batches import StepSampler, batches, to_unit_range
 from trainer.checkpoint import (
     GENERATOR_FILE,
     TRAINING_FILE,
@@ -24,7 +25,7 @@ from trainer.checkpoint import (
     save_training,
 )
 from trainer.config import TrainConfig
-from trainer.data import DataSplit, Pairs, ScenePairs, StepSampler, batches, to_unit_range
+from trainer.data import DataSplit, Pairs, ScenePairs
 from trainer.discriminators import PatchDiscriminator
 from trainer.errors import TrainerError
 from trainer.generators import build_generator
