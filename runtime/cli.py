@@ -1,4 +1,4 @@
-"""The runtime's commands. Everything that knows click is in this file."""
+"""`p2p-live`. Everything that knows click is in this file."""
 
 from __future__ import annotations
 
