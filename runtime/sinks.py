@@ -182,7 +182,9 @@ class DisplaySink:
     def write(self, frame: Frame) -> None:
         """Show the frame, when its time has come."""
         if not self._shown:
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            _give_qt_fonts()
+            flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL  # no toolbar
+            cv2.namedWindow(self._title, flags)
             cv2.resizeWindow(self._title, frame.image.shape[1], frame.image.shape[0])
             self._shown = True
         while (
@@ -212,6 +214,15 @@ class DisplaySink:
         closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
         if key in (ord("q"), _ESCAPE) or closed:
             self._wanted = False
+
+
+_SYSTEM_FONTS = Path("/usr/share/fonts")
+
+
+def _give_qt_fonts() -> None:
+    """Point OpenCV's Qt to the system's fonts: its wheel ships none, and complains at length."""
+    if not Path(os.environ.get("QT_QPA_FONTDIR", "")).is_dir() and _SYSTEM_FONTS.is_dir():
+        os.environ["QT_QPA_FONTDIR"] = str(_SYSTEM_FONTS)
 
 
 _TRY_WINDOW = "import cv2; cv2.namedWindow('pix2pix-edge'); cv2.waitKey(1)"
