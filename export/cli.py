@@ -139,7 +139,9 @@ def export(
         )
     for path in exported.onnx_files.values():
         say(f"wrote {path}")
-    if exported.gate_run:
+    if exported.engine:
+        say(f"wrote {exported.engine.path}")
+    if exported.findings:
         say(f"report {exported.out / 'parity.html'}")
     if not exported.passed:
         say("the gate failed: what did not pass was not written; look at the report")

@@ -14,7 +14,7 @@ from export.gate_images import GATE_IMAGES, GateImages, images_of_data, images_o
 from export.report import GateRun, verdict, write_reports
 from export.to_tensorrt import BuiltEngine, engine_from_onnx
 from export.verify import Draw, Image, Parity, check_parity, not_run
-from runtime.artifact import ArtifactMeta, meta_of_onnx, sha256_of
+from runtime.artifact import ArtifactMeta, meta_of_onnx, sha256_of, sidecar_of
 from runtime.errors import EngineError, ModelError
 from runtime.files import scratch_folder
 
@@ -39,7 +39,6 @@ class Exported:
     engine: BuiltEngine | None = None
     engine_error: EngineError | None = None
     """Why there is no engine, where one was to be built."""
-    gate_run: GateRun | None = field(default=None, repr=False)
 
     @property
     def passed(self) -> bool:
@@ -112,8 +111,8 @@ def export_checkpoint(
         reference=torch_draws(generator),
         reference_name="the PyTorch generator in FP32",
     )
-    exported = _gate(subject, gate_images, out, notes, say)
-    return _with_engine(exported, say) if build and exported.passed else exported
+    exported, run = _gate(subject, gate_images, out, notes, say)
+    return _with_engine(exported, run, say) if build and exported.passed else exported
 
 
 def export_image_model(
@@ -147,8 +146,8 @@ def export_image_model(
         reference=_onnx_reference(source),
         reference_name=f"{source.path.name} as it is, run by ONNX Runtime",
     )
-    exported = _gate(subject, gate_images, out, [], say)
-    return _with_engine(exported, say) if build and exported.passed else exported
+    exported, run = _gate(subject, gate_images, out, [], say)
+    return _with_engine(exported, run, say) if build and exported.passed else exported
 
 
 def export_engine(onnx_path: Path, out: Path, say: Say) -> Exported:
@@ -176,7 +175,7 @@ class _Subject:
 
 def _gate(
     subject: _Subject, gate_images: GateImages, out: Path, notes: Sequence[str], say: Say
-) -> Exported:
+) -> tuple[Exported, GateRun]:
     """Write each ONNX aside, compare it, and bring into `out` what passed."""
     references = [subject.reference(frame) for frame in gate_images.frames]
     findings: list[Parity] = []
@@ -205,22 +204,37 @@ def _gate(
         notes=notes,
     )
     write_reports(out, run)
-    return Exported(out, files, findings, gate_run=run)
+    return Exported(out, files, findings), run
 
 
-def _with_engine(exported: Exported, say: Say) -> Exported:
-    """The same export with an engine of its last ONNX, or the reason why there is none."""
+def _with_engine(exported: Exported, run: GateRun, say: Say) -> Exported:
+    """The same export with an engine of its last ONNX, or the reason why there is none.
+
+    The engine goes through the gate where this machine can run it.
+    """
     precision, onnx_path = list(exported.onnx_files.items())[-1]
-    try:
-        built = engine_from_onnx(onnx_path, exported.out / ENGINE_NAMES[precision], on_message=say)
-    except EngineError as error:
-        return replace(exported, engine_error=error)
-    _tell(built, say)
-    finding = not_run(built.path.name, precision, "built here, to be run on a GPU")
-    exported = replace(exported, findings=(*exported.findings, finding), engine=built)
-    if exported.gate_run:
-        write_reports(exported.out, replace(exported.gate_run, findings=exported.findings))
-    return exported
+    name = ENGINE_NAMES[precision]
+    with scratch_folder(exported.out) as aside:
+        try:
+            built = engine_from_onnx(onnx_path, aside / name, on_message=say)
+        except EngineError as error:
+            return replace(exported, engine_error=error)
+        _tell(built, say)
+        drawn = run.drawn
+        try:
+            finding, drawn[name] = check_parity(built.path, run.references, run.frames)
+        except EngineError as error:
+            finding = not_run(name, precision, f"built, not run: {error}")
+        say(verdict(finding))
+        findings = (*run.findings, finding)
+        write_reports(exported.out, replace(run, findings=findings))
+        exported = replace(exported, findings=findings)
+        if finding.passed is False:
+            return exported
+        path = exported.out / name
+        sidecar_of(built.path).replace(sidecar_of(path))
+        built.path.replace(path)
+        return replace(exported, engine=replace(built, path=path))
 
 
 def _tell(built: BuiltEngine, say: Say) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from runtime.artifact import ArtifactMeta, meta_of_onnx, sha256_of, sidecar_of
+from runtime import machine
+from runtime.artifact import BUILT_AHEAD, ArtifactMeta, meta_of_onnx, sha256_of, sidecar_of
 from runtime.errors import EngineError, ModelError
 from runtime.files import write_text, written_whole
 
@@ -135,11 +136,12 @@ def engine_from_onnx(
             "close other programs, or export with a smaller --imgsz",
         )
     build_s = perf_counter() - started
+    gpus, _ = machine.gpus()
     meta = replace(
         meta,
         onnx_sha256=sha256_of(onnx_path),
         engine_library=library,
-        gpu=gpu_name() or "none here: built ahead of time",
+        gpu=str(gpus[0]) if gpus else BUILT_AHEAD,
         parity=None,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -167,23 +169,6 @@ def layers_in_log(text: str) -> tuple[Layer, ...]:
                 )
             )
     return tuple(layers)
-
-
-def gpu_name() -> str | None:
-    """Name and compute capability of GPU 0, or None where there is no driver."""
-    try:
-        import pycuda.driver as cuda
-
-        cuda.init()
-        device = cuda.Device(0)
-    except (ImportError, RuntimeError, OSError):
-        return None
-    except Exception as error:  # pycuda's own errors derive from Exception alone
-        if type(error).__module__.startswith("pycuda"):
-            return None
-        raise
-    major, minor = device.compute_capability()
-    return f"{device.name()} (SM {major}.{minor})"
 
 
 def _logger(trt: Any, on_message: Callable[[str], None]) -> Any:

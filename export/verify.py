@@ -111,25 +111,28 @@ class Parity:
 
 
 def check_parity(
-    onnx_path: Path, references: Sequence[Image], frames: Sequence[Image]
+    path: Path, references: Sequence[Image], frames: Sequence[Image]
 ) -> tuple[Parity, list[Image]]:
-    """Run an ONNX file through its shipped engine and compare it with the reference pictures.
+    """Run an artifact through the engine that ships, and compare it with the reference pictures.
 
     Args:
-        onnx_path: the artifact.
+        path: an `.onnx` or `.engine` file.
         references: what the FP32 PyTorch generator draws, uint8 [H, W, 3] BGR.
         frames: what it was given, of the artifact's frame size.
 
     Returns:
         The finding, and the pictures that the artifact drew.
+
+    Raises:
+        EngineError: this machine cannot run it.
     """
-    engine = open_engine(onnx_path)
+    engine = open_engine(path)
     try:
         drawn = [engine.infer(frame[None])[0].copy() for frame in frames]
         differences = tuple(map(Difference.between, references, drawn))
         precision = engine.meta.precision
         threshold = THRESHOLDS[precision]
-        return Parity(onnx_path.name, precision, engine.description, threshold, differences), drawn
+        return Parity(path.name, precision, engine.description, threshold, differences), drawn
     finally:
         engine.close()
 

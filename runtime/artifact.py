@@ -24,6 +24,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 INPUT_NAME = "frames"
 OUTPUT_NAME = "translated"
 
+BUILT_AHEAD = "any that its library runs on: built ahead of time, without a GPU"
+"""`ArtifactMeta.gpu` of an engine that TensorRT-RTX built where there was no GPU."""
+
 
 @dataclass(frozen=True)
 class ArtifactMeta:

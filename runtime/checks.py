@@ -97,7 +97,7 @@ def check_gpu() -> Check:
     """NVIDIA GPU and driver."""
     found, told = machine.gpus()
     if found:
-        names = "; ".join(f"{gpu.name} (compute {gpu.compute_capability})" for gpu in found)
+        names = "; ".join(map(str, found))
         return Check("NVIDIA GPU", OK, f"{names}, {told}")
     kinds = ("10de::0300", "10de::0302")  # NVIDIA's VGA and 3D controllers
     if any(machine.output_of("lspci", "-d", kind) for kind in kinds):

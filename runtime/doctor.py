@@ -56,8 +56,11 @@ def conclude(found: dict[str, list[Check]]) -> str:
     libraries = [name for name in ("TensorRT", "TensorRT-RTX") if ok(name)]
     if libraries:
         can.append(f"builds {' and '.join(libraries)} engines")
-    if ok("ONNX Runtime") and ok("OpenCV"):
-        can.append(f"runs live on ONNX Runtime ({_live_device(ok('ONNX Runtime CUDA'))})")
+    live = ["TensorRT"] if libraries and ok("NVIDIA GPU") and ok("pycuda") else []
+    if ok("ONNX Runtime"):
+        live.append(f"ONNX Runtime ({_live_device(ok('ONNX Runtime CUDA'))})")
+    if live and ok("OpenCV"):
+        can.append(f"runs live on {' and '.join(live)}")
     if not can:
         return "This machine runs nothing yet: pip install 'pix2pix-edge[cpu]' runs models, " \
             "pip install 'pix2pix-edge[cpu,train]' trains too."  # fmt: skip

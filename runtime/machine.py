@@ -29,6 +29,9 @@ class Gpu:
     compute_capability: str
     """`8.7`: what engines are built for."""
 
+    def __str__(self) -> str:
+        return f"{self.name} (compute {self.compute_capability})"
+
 
 def read_text(path: str) -> str:
     """A small file of the system without NUL bytes; empty where it is not there."""

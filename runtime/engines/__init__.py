@@ -42,15 +42,6 @@ def open_engine(path: str | Path, engine: str = "auto", threads: int | None = No
         from runtime.engines.ort import OrtEngine
 
         return OrtEngine(path, threads)
-    return _open_tensorrt(path)
+    from runtime.engines.trt import TrtEngine
 
-
-def _open_tensorrt(path: Path) -> Engine:
-    beside = path.with_suffix(".onnx")
-    raise EngineError(
-        f"this version does not run {path.name} yet",
-        "an .onnx file",
-        f"run the ONNX file beside it: {beside}"
-        if beside.is_file()
-        else "run the ONNX file that it was built from",
-    )
+    return TrtEngine(path)
