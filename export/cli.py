@@ -103,10 +103,10 @@ def export(
     SOURCE is a run, a generator.safetensors or an ONNX file; without it, the newest run under
     runs/.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
     def say(line: str) -> None:
-        console.print(line, markup=False)
+        console.print(line)
 
     source = source or newest_run()
     if source.suffix.lower() == ".onnx":
@@ -223,9 +223,9 @@ def evaluate(
     """
     from export.evaluate import evaluate_model
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     rows = evaluate_model(
-        model, data, direction, count, say=lambda line: console.print(line, markup=False)
+        model, data, direction, count, say=lambda line: console.print(line)
     )
     table = Table(title=f"{model} on {data}")
     for title in ("", "L1, grey levels", "PSNR, dB", "SSIM"):

@@ -94,19 +94,18 @@ def train(**options: Any) -> None:
     DATA holds side-by-side pictures (A left, B right) or the folders A/ and B/; it may have train/
     and val/. Without DATA it trains on day-night street scenes that it draws itself.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     device = _device(options["device"])
     training, split, out = _resume(options, device) if options["resume"] else _new(options, device)
     config = training.config
     left = training.total_steps - training.step
-    console.print(f"data       {split.note}", highlight=False)
+    console.print(f"data       {split.note}")
     console.print(
         f"generator  {config.generator.name}, ngf {config.generator.ngf}, "
         f"{sum(p.numel() for p in training.generator.parameters()) / 1e6:.1f} M parameters, "
         f"on {device}",
-        highlight=False,
     )
-    console.print(f"run        {out}: {left} steps of {config.batch_size} pairs", highlight=False)
+    console.print(f"run        {out}: {left} steps of {config.batch_size} pairs")
     if left <= 0:
         raise ConfigError(
             f"the run has {training.step} steps behind it",
@@ -124,9 +123,8 @@ def train(**options: Any) -> None:
         console.print(
             f"held out   L1 {quality.l1:.1f} grey levels, PSNR {quality.psnr:.2f} dB, "
             f"SSIM {quality.ssim:.3f}",
-            highlight=False,
         )
-    console.print(f"next       p2p-export {out} --fp16", highlight=False)
+    console.print(f"next       p2p-export {out} --fp16")
 
 
 def _new(options: dict[str, Any], device: torch.device) -> tuple[loop.Training, DataSplit, Path]:
@@ -233,7 +231,6 @@ def _show(console: Console, steps: Iterator[loop.Progress], left: int) -> Any:
                 console.print(
                     f"step {progress.step}/{progress.total_steps}  {text}  "
                     f"{progress.step_s:.2f} s/step, {minutes:.0f} min left",
-                    highlight=False,
                     soft_wrap=True,
                 )
             if progress.quality is not None:
@@ -241,7 +238,6 @@ def _show(console: Console, steps: Iterator[loop.Progress], left: int) -> Any:
                 console.print(
                     f"epoch {progress.epoch}: held out L1 {quality.l1:.1f}, "
                     f"PSNR {quality.psnr:.2f} dB, SSIM {quality.ssim:.3f}",
-                    highlight=False,
                 )
     return quality
 
