@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -201,3 +203,22 @@ def test_scenes_are_written_as_pairs_and_as_a_clip(tmp_path):
     refused_size = runner.invoke(scenes, [str(clip), "--size", "huge"])
     assert refused_size.exit_code == 2
     assert refused_size.output.startswith("error: --size huge")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_one_line_and_leaves_no_half_checkpoint(data, tmp_path):
+    out = tmp_path / "run"
+    arguments = [str(data), *TINY, "--steps", "2", "--batch-size", "1", "--out", str(out)]
+    script = (
+        "import resource, signal, sys\n"
+        "from trainer.cli import train\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"sys.argv = ['p2p-train', *{arguments}]\n"
+        "train()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "generator.safetensors could not be written" in done.stderr.splitlines()[-1]
+    assert not list(out.rglob("*.safetensors"))
