@@ -224,9 +224,7 @@ def evaluate(
     from export.evaluate import evaluate_model
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    rows = evaluate_model(
-        model, data, direction, count, say=lambda line: console.print(line)
-    )
+    rows = evaluate_model(model, data, direction, count, say=lambda line: console.print(line))
     table = Table(title=f"{model} on {data}")
     for title in ("", "L1, grey levels", "PSNR, dB", "SSIM"):
         table.add_column(title, justify="left" if not title else "right")
