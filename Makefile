@@ -1,7 +1,7 @@
 # `make install`, `make demo` and `make test` each set up what they need first.
 PYTHON ?= python3
 EXTRAS ?= cpu,rtx,train,dev
-DEMO_STEPS ?= 300
+DEMO_STEPS ?= 400
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt tools/system-packages.sh
 
 demo: install
 	rm -rf runs/demo
-	$(BIN)/p2p-train --netG unet_256 --ngf 32 --ndf 32 --steps $(DEMO_STEPS) --out runs/demo
+	$(BIN)/p2p-train --ngf 32 --ndf 16 --lr 8e-4 --steps $(DEMO_STEPS) --out runs/demo
 	$(BIN)/p2p-export runs/demo --fp16
 	$(BIN)/p2p-scenes runs/demo/street.mp4 --frames 150
 	$(BIN)/p2p-live runs/demo/model.onnx --source runs/demo/street.mp4 \
