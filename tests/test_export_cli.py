@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from made_runs import write_run
 from onnx import TensorProto, helper
 from onnx_models import write_negative
 from pairs import picture, write_side_by_side
-from runs import write_run
 
 import export.to_tensorrt as to_tensorrt
 from export.cli import evaluate, export

@@ -9,8 +9,8 @@ import sys
 
 import onnx
 import pytest
+from made_runs import lively_generator
 from onnx_models import write_negative
-from runs import lively_generator
 from test_export_onnx import meta
 
 import export.to_tensorrt as to_tensorrt

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from runs import lively_generator
+from made_runs import lively_generator
 
 from export.job import torch_draws
 from export.to_onnx import FrameInFrameOut, onnx_from_generator

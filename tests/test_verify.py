@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from made_runs import write_run
 from onnx import numpy_helper
 from pairs import picture
-from runs import write_run
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import export.job as job
