@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -335,6 +336,7 @@ def test_the_environment_imports_nothing_heavy():
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_commit_is_told_of_a_clone_and_of_nothing_else(tmp_path):
     assert git_commit(tmp_path) is None
     run = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
