@@ -150,8 +150,8 @@ def export(
         if fp16:
             raise exported.engine_error
         say(f"no engine: {exported.engine_error}")
-    if exported.onnx_files:
-        say(f"next   p2p-live {next(iter(exported.onnx_files.values()))} --source 0")
+    models = [*exported.onnx_files.values(), *([exported.engine.path] if exported.engine else [])]
+    say(f"next   p2p-live {models[0]} --source 0")
 
 
 def _export_onnx(

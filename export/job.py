@@ -34,7 +34,7 @@ class Exported:
 
     out: Path
     onnx_files: dict[str, Path] = field(default_factory=dict)
-    """By precision: those that passed the gate."""
+    """By precision: those that were written, since they passed the gate."""
     findings: Sequence[Parity] = ()
     engine: BuiltEngine | None = None
     engine_error: EngineError | None = None
@@ -158,7 +158,7 @@ def export_engine(onnx_path: Path, out: Path, say: Say) -> Exported:
     """
     built = engine_from_onnx(onnx_path, out / f"{onnx_path.stem}.engine", on_message=say)
     _tell(built, say)
-    return Exported(out, {built.meta.precision: onnx_path}, (), built)
+    return Exported(out, engine=built)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ def test_an_onnx_of_ours_gets_its_engine_beside_it(exported):
     assert result.exit_code == 0, result.output
     engine = exported / "model.engine"
     assert meta_of_engine(engine).precision == "fp32"
+    assert f"wrote {engine}" in result.output
+    assert "wrote " + str(exported / "model.onnx") not in result.output
     engine.unlink()
     (exported / "model.engine.json").unlink()
 
