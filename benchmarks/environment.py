@@ -21,7 +21,6 @@ LIBRARIES = (
     "onnx",
     "tensorrt",
     "tensorrt-rtx",
-    "tensorrt_rtx",
     "pycuda",
     "cuda-bindings",
 )

@@ -1,6 +1,6 @@
 """Make the README's picture from the demo's side-by-side video: days above, nights below.
 
-python tools/demo_picture.py runs/demo/translated.mp4 docs/demo.png
+python tools/demo_picture.py runs/demo/translated.mp4 docs/demo.jpg
 """
 
 from __future__ import annotations
