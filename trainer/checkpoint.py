@@ -166,12 +166,6 @@ def load_training(folder: Path) -> TrainingState:
     )
 
 
-def newest_run(runs: Path) -> Path | None:
-    """The folder under `runs` whose generator was written last, or None."""
-    files = [path for path in runs.glob(f"*/{GENERATOR_FILE}") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_mtime).parent if files else None
-
-
 def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(plain, metadata={_KEY: json.dumps(header)})

@@ -111,10 +111,6 @@ class FolderPairs:
             self._cache[key] = pair
         return self._cache[key]
 
-    def native_pair(self, index: int) -> Pair:
-        """Pair `index` at the size that it has on disk."""
-        return self._files[index].read(self._direction)
-
 
 def read_image(path: Path) -> Image:
     """Decode one picture, uint8 [H, W, 3] BGR.
