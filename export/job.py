@@ -224,7 +224,7 @@ def _with_engine(exported: Exported, run: GateRun, say: Say) -> Exported:
         try:
             finding, drawn[name] = check_parity(built.path, run.references, run.frames)
         except EngineError as error:
-            finding = not_run(name, precision, f"built, not run: {error}")
+            finding = not_run(name, precision, f"built, not run: {error.received}")
         say(verdict(finding))
         findings = (*run.findings, finding)
         write_reports(exported.out, replace(run, findings=findings))
