@@ -39,7 +39,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (UserError, TrainerError) as error:
+        except (UserError, TrainerError, OSError) as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
 
@@ -71,7 +71,7 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
 @click.option("--fp16", "--half", is_flag=True, help="Also in FP16, and a TensorRT engine of it.")
 @click.option("--imgsz", type=ImageSize(), help="Side or HxW of the frame.  [as trained]")
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures for the parity gate.")
-@click.option("--opset", default=18, help="TensorRT 10.3 parses 9 to 20.")
+@click.option("--opset", type=click.IntRange(18, 20), default=18, help="Up to what 10.3 parses.")
 @click.option("--no-engine", is_flag=True, help="Write ONNX files only.")
 @click.option(
     "--value-range",

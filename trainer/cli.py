@@ -56,7 +56,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except TrainerError as error:
+        except (TrainerError, OSError) as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
 
