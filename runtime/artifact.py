@@ -50,6 +50,23 @@ class ArtifactMeta:
     """What the generator was trained on, in words."""
     quality: dict[str, float] | None = None
     """Measured on held-out pairs at the end of training: `l1` (grey levels), `psnr`, `ssim`."""
+    norm_stats: str | None = None
+    """`running`: BatchNorm is folded; `batch`: it became InstanceNorm, the frame's own
+    statistics; None where there is no BatchNorm."""
+    upsample: str = "keep"
+    """`subpixel`: transposed convolutions were rewritten as convolution and depth-to-space."""
+    target: str | None = None
+    """Of INT8: `tensorrt` or `cpu`, whose quantised kernels the file is written for."""
+    kept: dict[str, list[str]] | None = None
+    """Convolutions or nodes left in a higher precision than the file's, by that precision."""
+    batch: int = 1
+    """Frames of one inference; with `dynamic`, the most."""
+    dynamic: bool = False
+    """Whether frames of any size whose sides are multiples of `size_multiple` go in, and any
+    number of them up to `batch`; `frame_size_px` is then the size that it is tuned for."""
+    size_multiple: int = 1
+    verified: bool = True
+    """False: exported with --no-verify, compared with nothing."""
     parity: dict[str, float] | None = None
     """Against the FP32 PyTorch generator: `psnr_db`, `ssim`, `max_abs_diff`, `images`."""
     onnx_sha256: str | None = None
@@ -58,6 +75,10 @@ class ArtifactMeta:
     """Library and version that built the engine, e.g. `tensorrt_rtx 1.7.1.116`."""
     gpu: str | None = None
     """GPU that the engine was built on or for."""
+    build: dict[str, Any] | None = None
+    """Options that the engine was built with."""
+    layers: list[dict[str, Any]] | None = None
+    """Of an engine: `name`, `kind`, `input_types`, `output_types` of each layer, as built."""
     exported_by: str = ""
     created_at: str = ""
     """ISO 8601, UTC."""

@@ -9,7 +9,10 @@ from trainer.errors import ConfigError
 
 UNET_LEVELS = {"unet_128": 7, "unet_256": 8, "unet_512": 9}
 """Generator name to the number of times that it halves the picture: down to 1x1 at its size."""
-GENERATORS = tuple(UNET_LEVELS)
+RESNET_BLOCKS = {"resnet_6blocks": 6, "resnet_9blocks": 9}
+"""Generator name to the number of residual blocks between two halvings and two doublings."""
+RESNET_DOWNSAMPLINGS = 2
+GENERATORS = (*UNET_LEVELS, *RESNET_BLOCKS)
 NORMS = ("batch", "instance", "none")
 GAN_MODES = ("vanilla", "lsgan")
 DIRECTIONS = ("AtoB", "BtoA")
@@ -22,7 +25,8 @@ class GeneratorConfig:
     """Which network draws the picture."""
 
     name: str = "unet_256"
-    """`unet_128`, `unet_256` or `unet_512`: the picture's side that it reduces to 1x1."""
+    """`unet_128`, `unet_256` or `unet_512`: the picture's side that it reduces to 1x1;
+    `resnet_6blocks` or `resnet_9blocks`: the number of residual blocks."""
     ngf: int = 64
     """Channels of the first layer; the deepest ones have eight times as many."""
     input_channels: int = 3
@@ -31,7 +35,8 @@ class GeneratorConfig:
     """`batch` folds into the convolutions on export; `instance` uses each picture's own
     statistics; `none`."""
     dropout: float = 0.5
-    """In the first three decoder blocks while training: the noise z of the paper."""
+    """While training, the noise z of the paper: in a U-Net's first three decoder blocks, in
+    each residual block of a ResNet."""
 
     def __post_init__(self) -> None:
         _one_of("--netG", self.name, GENERATORS)
@@ -43,7 +48,7 @@ class GeneratorConfig:
     @property
     def size_multiple(self) -> int:
         """Height and width of its input are multiples of this many pixels."""
-        return int(2 ** UNET_LEVELS[self.name])
+        return int(2 ** UNET_LEVELS.get(self.name, RESNET_DOWNSAMPLINGS))
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class TrainConfig:
         if self.crop_size < multiple or self.crop_size % multiple:
             raise ConfigError(
                 f"--crop-size {self.crop_size} with --netG {self.generator.name}",
-                f"a multiple of {multiple}, the size that this U-Net halves down to 1x1",
+                f"a multiple of {multiple}, since this generator halves it "
+                f"{multiple.bit_length() - 1} times",
                 f"use --crop-size {max(multiple, self.crop_size // multiple * multiple)}",
             )
         if self.load_size < self.crop_size:

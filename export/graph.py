@@ -1,0 +1,147 @@
+"""ONNX graphs, as every later step of an export sees them: shapes, weights, work, values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export.verify import Image
+
+Array: TypeAlias = NDArray[Any]
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (of onnx.TensorProto) and shape of one tensor; an open side is None."""
+
+    dtype: int
+    shape: tuple[int | None, ...]
+
+    @property
+    def elements(self) -> int:
+        """Of one frame: an open side counts once."""
+        return product(self.shape)
+
+
+class Graph:
+    """Look-ups in one model, made once. The model is not copied: a change needs a new `Graph`."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: Sequence[onnx.NodeProto] = model.graph.node
+        self.producer = {name: node for node in self.nodes for name in node.output}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.consumers.setdefault(name, []).append(node)
+        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.types = _types(model)
+
+    def weight(self, name: str) -> Array:
+        """The values of a stored tensor."""
+        return np.asarray(numpy_helper.to_array(self.weights[name]))
+
+    def convolutions(self) -> list[onnx.NodeProto]:
+        """Conv and ConvTranspose nodes with stored weights, in the order of the graph."""
+        return [n for n in self.nodes if n.op_type in CONVOLUTIONS and n.input[1] in self.weights]
+
+    def macs(self, node: onnx.NodeProto) -> int:
+        """Multiply-accumulates of a convolution for one frame, counted where they are done.
+
+        A convolution does each at an output pixel, a transposed one at an input pixel; papers
+        that count a transposed one at its output say four times as much.
+        """
+        kernel = self.types[node.input[1]].shape
+        at = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
+        return product(self.types[at].shape[2:]) * product(kernel)
+
+
+def values_of(
+    model: onnx.ModelProto, names: Sequence[str], frames: Sequence[Image]
+) -> Iterator[dict[str, Array]]:
+    """What the tensors `names` hold, for one frame after another, as ONNX Runtime's CPU computes.
+
+    Args:
+        model: frame in, frame out.
+        names: of tensors inside the graph.
+        frames: uint8 [H, W, 3] BGR, of the model's frame size.
+    """
+    import onnxruntime
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    types = _types(model)
+    there = {output.name for output in shown.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in there:
+            shown.graph.output.append(
+                onnx.helper.make_tensor_value_info(name, types[name].dtype, None)
+            )
+    session = onnxruntime.InferenceSession(
+        shown.SerializeToString(), _quiet(onnxruntime), providers=["CPUExecutionProvider"]
+    )
+    source = session.get_inputs()[0].name
+    for frame in frames:
+        yield dict(zip(names, session.run(list(names), {source: frame[None]}), strict=True))
+
+
+def drawn_by(model: onnx.ModelProto, frames: Sequence[Image]) -> list[Image]:
+    """The pictures that ONNX Runtime's CPU draws with `model`."""
+    output = model.graph.output[0].name
+    return [values[output][0] for values in values_of(model, [output], frames)]
+
+
+def unique_name(taken: set[str], wanted: str) -> str:
+    """`wanted`, or `wanted_2`, ... where that is taken; noted in `taken`."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+def names_in(model: onnx.ModelProto) -> set[str]:
+    """Names of all tensors and nodes."""
+    graph = model.graph
+    names = {value.name for value in (*graph.input, *graph.initializer, *graph.node)}
+    return names | {name for node in graph.node for name in node.output}
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """An ONNX file of ours, read whole."""
+    return onnx.load(str(path))
+
+
+def product(sides: Sequence[int | None]) -> int:
+    """Of all sides of a shape; an open one counts once."""
+    return math.prod(side or 1 for side in sides)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, TensorType]:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True).graph
+    types = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        tensor = value.type.tensor_type
+        shape = tuple(
+            side.dim_value if side.HasField("dim_value") else None for side in tensor.shape.dim
+        )
+        types[value.name] = TensorType(int(tensor.elem_type), shape)
+    for stored in model.graph.initializer:
+        types[stored.name] = TensorType(int(stored.data_type), tuple(stored.dims))
+    return types
+
+
+def _quiet(onnxruntime: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
