@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,8 @@ from onnx import numpy_helper
 from export.verify import Image
 
 Array: TypeAlias = NDArray[Any]
+_SMALL = 1024
+"""Elements: smaller stored tensors may be shapes, whose values inference needs."""
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -66,7 +68,7 @@ class Graph:
 
 
 def values_of(
-    model: onnx.ModelProto, names: Sequence[str], frames: Sequence[Image]
+    model: onnx.ModelProto, names: Sequence[str], frames: Iterable[Image]
 ) -> Iterator[dict[str, Array]]:
     """What the tensors `names` hold, for one frame after another, as ONNX Runtime's CPU computes.
 
@@ -128,7 +130,9 @@ def product(sides: Sequence[int | None]) -> int:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, TensorType]:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(
+        _without_weights(model), strict_mode=False, data_prop=True
+    ).graph
     types = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
@@ -139,6 +143,29 @@ def _types(model: onnx.ModelProto) -> dict[str, TensorType]:
     for stored in model.graph.initializer:
         types[stored.name] = TensorType(int(stored.data_type), tuple(stored.dims))
     return types
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for shape inference: weights as mere inputs, which spares copying them twice."""
+    bare = onnx.ModelProto()
+    bare.ir_version = model.ir_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    graph = model.graph
+    bare.graph.name = graph.name
+    bare.graph.node.extend(graph.node)
+    bare.graph.output.extend(graph.output)
+    bare.graph.value_info.extend(graph.value_info)
+    stored = {tensor.name for tensor in graph.initializer}
+    bare.graph.input.extend(value for value in graph.input if value.name not in stored)
+    for tensor in graph.initializer:
+        if product(tensor.dims) > _SMALL:
+            bare.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+        else:
+            bare.graph.initializer.append(tensor)
+    return bare
 
 
 def _quiet(onnxruntime: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from runtime.artifact import existing_model
+from runtime.artifact import ArtifactMeta, existing_model
 from runtime.engines import ENGINES
 from runtime.errors import ModelError, SinkError, UserError
 from runtime.pipeline import MODES, VIEWS, Pipeline, mode_for
@@ -117,12 +117,14 @@ def live(
         opening.callback(source.close)
         _refuse_overwriting(source_uri, sink_uri)
         sink = open_sink(sink_uri, fps=fps or source.fps, live=source.live)
-        translator = Translator.load(model_path, engine=engine, threads=threads)
+        translator = opening.enter_context(
+            Translator.load(model_path, engine=engine, threads=threads)
+        )
+        translator.check_takes_one()
         opening.pop_all()  # from here on the pipeline closes the source
     meta = translator.meta
-    height, width = meta.frame_size_px
     click.echo(
-        f"model   {model_path}, {meta.generator} {meta.precision}, {width}x{height} ({why})"
+        f"model   {model_path}, {meta.generator} {meta.precision}, {_told_size(meta)} ({why})"
     )
     click.echo(f"engine  {translator.description}")
     click.echo(f"source  {source.description}")
@@ -177,6 +179,13 @@ def _refuse_overwriting(source_uri: str, sink_uri: str) -> None:
             "another file or folder",
             "name one with --sink",
         )
+
+
+def _told_size(meta: ArtifactMeta) -> str:
+    height, width = meta.frame_size_px
+    if not meta.dynamic:
+        return f"{width}x{height}"
+    return f"any size in steps of {meta.size_multiple}, tuned for {width}x{height}"
 
 
 def _told_mode(mode: str, live: bool) -> str:

@@ -11,16 +11,22 @@ from runtime.artifact import META_KEY, ArtifactMeta
 
 
 def write_negative(
-    path: Path, size_px: tuple[int, int] = (64, 96), meta: ArtifactMeta | None = None
+    path: Path,
+    size_px: tuple[int | str, int | str] = (64, 96),
+    meta: ArtifactMeta | None = None,
+    batch: int | str = 1,
 ) -> Path:
-    """A frame-in frame-out model that gives the negative, 255 - x: uint8 [1, H, W, 3]."""
+    """A frame-in frame-out model that gives the negative, 255 - x: uint8 [N, H, W, 3].
+
+    A side or a batch that is a text is a name: the graph leaves it open.
+    """
     white = helper.make_tensor("white", TensorProto.FLOAT, [], [255.0])
     nodes = [
         helper.make_node("Cast", ["frames"], ["levels"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["white", "levels"], ["negative"]),
         helper.make_node("Cast", ["negative"], ["translated"], to=TensorProto.UINT8),
     ]
-    shape = [1, *size_px, 3]
+    shape = [batch, *size_px, 3]
     return _write(path, nodes, [white], TensorProto.UINT8, shape, shape, meta)
 
 
@@ -31,10 +37,15 @@ def write_float_image_model(path: Path) -> Path:
     return _write(path, nodes, [], TensorProto.FLOAT, shape, shape, None)
 
 
-def write_cropping(path: Path) -> Path:
-    """Takes frames, but gives smaller ones, and declares its output's size by names only."""
+def write_cropping(
+    path: Path,
+    rows: int = 8,
+    size_px: tuple[int | str, int | str] = (64, 96),
+    meta: ArtifactMeta | None = None,
+) -> Path:
+    """Takes frames, gives `rows` rows of them, and declares its output's size by names only."""
     starts = helper.make_tensor("starts", TensorProto.INT64, [1], [0])
-    ends = helper.make_tensor("ends", TensorProto.INT64, [1], [8])
+    ends = helper.make_tensor("ends", TensorProto.INT64, [1], [rows])
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     nodes = [
         helper.make_node("Cast", ["frames"], ["levels"], to=TensorProto.FLOAT),
@@ -46,10 +57,25 @@ def write_cropping(path: Path) -> Path:
         nodes,
         [starts, ends, axes],
         TensorProto.UINT8,
-        [1, 64, 96, 3],
+        [1, *size_px, 3],
         [1, "h", "w", 3],
-        None,
+        meta,
     )
+
+
+def write_adding_rows(path: Path, meta: ArtifactMeta) -> Path:
+    """Declares frames of any size, but adds a constant of 64 rows: no other height runs."""
+    rows = helper.make_tensor("rows", TensorProto.FLOAT, [1, 64, 1, 1], [0.0] * 64)
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["levels", "rows"], ["sums"]),
+        # ONNX Runtime would infer 64 rows, and the file be refused when it is loaded.
+        helper.make_node("Shape", ["frames"], ["size"]),
+        helper.make_node("Reshape", ["sums", "size"], ["unknown"]),
+        helper.make_node("Cast", ["unknown"], ["translated"], to=TensorProto.UINT8),
+    ]
+    shape = [1, "h", "w", 3]
+    return _write(path, nodes, [rows], TensorProto.UINT8, shape, shape, meta)
 
 
 def _write(path, nodes, constants, kind, shape_in, shape_out, meta):

@@ -1,18 +1,27 @@
-"""What the TensorRT engine refuses, and why: all that can be known of it without a GPU."""
+"""What the TensorRT engine refuses, and the order of its calls: all that can be known of it
+without a GPU.
+
+`Device` stands for pycuda and TensorRT together. It shows that buffers, shapes and addresses fit
+each other; that the real libraries take these calls, only a GPU can show.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import export.to_tensorrt as to_tensorrt
 import runtime.engines.trt as trt_engine
 from runtime import Translator, machine
 from runtime.artifact import BUILT_AHEAD, ArtifactMeta, sidecar_of
-from runtime.errors import EngineError, ModelError
+from runtime.engines.trt import TrtEngine
+from runtime.errors import EngineError, FrameError, ModelError
 
 API_FILES = sorted(Path("../shared/facts/tensorrt_api").glob("api_*.json"))
 ORIN = machine.Gpu("Orin", "8.7")
@@ -24,14 +33,135 @@ class Library:
     __version__ = "10.3.0"
 
 
-def engine_file(folder: Path, library: str, gpu: str = BUILT_AHEAD) -> Path:
+META = ArtifactMeta("unet_256", "fp16", (64, 64), (64, 64), 18, "g", "0", gpu=BUILT_AHEAD)
+DYNAMIC = replace(META, batch=4, dynamic=True, size_multiple=32)
+
+
+class OutOfMemoryError(Exception):
+    """Stands for `pycuda.driver.MemoryError`."""
+
+
+class Device:
+    """A GPU with TensorRT whose engine gives the negative, 255 - x: no real one is needed to
+    follow the bytes. Memory is dealt out by address, and may run short.
+
+    Args:
+        shape: what the engine says that it takes; -1 where it takes any size.
+        largest: the largest batch that it was built for.
+        memory_bytes: how much may be held at once.
+    """
+
+    def __init__(self, shape, largest=(4, 256, 256, 3), memory_bytes=1 << 30):
+        self.shape, self.largest, self.memory_bytes = shape, largest, memory_bytes
+        self.memory = {}
+        self.contexts = 0
+        self.calls = []
+        self.addresses = {}
+        self.set_shape = None if -1 in shape else shape
+
+    @property
+    def held_bytes(self):
+        return sum(map(len, self.memory.values()))
+
+    @property
+    def pycuda_driver(self):
+        return SimpleNamespace(
+            Device=lambda _index: self,
+            Context=self,
+            Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
+            MemoryError=OutOfMemoryError,
+            pagelocked_empty=self.pagelocked_empty,
+            mem_alloc=self.mem_alloc,
+            memcpy_htod_async=self.memcpy_htod_async,
+            memcpy_dtoh_async=self.memcpy_dtoh_async,
+        )
+
+    def retain_primary_context(self):
+        return self
+
+    def push(self):
+        self.contexts += 1
+
+    def pop(self):
+        self.contexts -= 1
+
+    def detach(self):
+        assert self.contexts == 0
+
+    def pagelocked_empty(self, size, dtype):
+        assert self.contexts == 1
+        return np.empty(size, dtype)
+
+    def mem_alloc(self, size):
+        assert self.contexts == 1
+        if self.held_bytes + size > self.memory_bytes:
+            raise OutOfMemoryError("out of memory")
+        address = 1000 + len(self.calls)
+        self.calls.append("mem_alloc")
+        self.memory[address] = np.empty(size, np.uint8)
+        return Allocation(self.memory, address)
+
+    def memcpy_htod_async(self, there, here, _stream):
+        assert self.contexts == 1
+        assert here.flags.c_contiguous
+        self.memory[int(there)][: here.nbytes] = here.ravel()
+
+    def memcpy_dtoh_async(self, here, there, _stream):
+        assert here.flags.c_contiguous
+        here.ravel()[:] = self.memory[int(there)][: here.nbytes]
+
+    # TensorRT: engine and execution context
+    def create_execution_context(self):
+        return self
+
+    def get_tensor_shape(self, _name):
+        return self.shape
+
+    def get_tensor_profile_shape(self, _name, _profile):
+        return [(1, 32, 32, 3), (1, 64, 64, 3), self.largest]
+
+    def set_input_shape(self, _name, shape):
+        self.calls.append(("set_input_shape", shape))
+        if any(size > most for size, most in zip(shape, self.largest, strict=True)):
+            return False
+        self.set_shape = shape
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+
+    def execute_async_v3(self, handle):
+        assert handle == 7
+        self.calls.append("execute")
+        size = int(np.prod(self.set_shape))
+        taken, given = (self.memory[self.addresses[name]] for name in ("frames", "translated"))
+        given[:size] = 255 - taken[:size]
+        return True
+
+
+class Allocation:
+    def __init__(self, memory, address):
+        self._memory, self._address = memory, address
+
+    def __int__(self):
+        return self._address
+
+    def free(self):
+        del self._memory[self._address]
+
+
+def engine_file(
+    folder: Path, library: str, gpu: str = BUILT_AHEAD, meta: ArtifactMeta = META
+) -> Path:
     path = folder / "model.fp16.engine"
     path.write_bytes(b"an engine")
-    meta = ArtifactMeta(
-        "unet_256", "fp16", (64, 64), (64, 64), 18, "g", "0", engine_library=library, gpu=gpu
-    )
+    meta = replace(meta, engine_library=library, gpu=gpu)
     sidecar_of(path).write_text(meta.to_json())
     return path
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def refusal(path: Path) -> str:
@@ -44,6 +174,19 @@ def refusal(path: Path) -> str:
 @pytest.fixture
 def with_tensorrt(monkeypatch):
     monkeypatch.setattr(trt_engine.importlib, "import_module", lambda name: Library)
+
+
+@pytest.fixture
+def opened(tmp_path, with_tensorrt, monkeypatch):
+    """Opens an engine with this contract on this device."""
+
+    def open_on(device, meta):
+        monkeypatch.setattr(machine, "gpus", lambda: ([ORIN], "driver for CUDA 12.6"))
+        monkeypatch.setattr(trt_engine, "_pycuda", lambda _path: device.pycuda_driver)
+        monkeypatch.setattr(trt_engine, "_deserialized", lambda _trt, _path: device)
+        return TrtEngine(engine_file(tmp_path, "tensorrt 10.3.0", meta=meta))
+
+    return open_on
 
 
 def test_an_engine_without_its_contract_is_refused(tmp_path):
@@ -84,6 +227,103 @@ def test_a_fitting_engine_gets_as_far_as_pycuda(tmp_path, with_tensorrt, monkeyp
     assert "pip install 'pix2pix-edge[gpu]'" in told
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_static_engine_translates_its_batch_without_a_word_on_shapes(opened, batch):
+    device = Device((batch, 64, 64, 3))
+    engine = opened(device, replace(META, batch=batch))
+    for frames in (noise(batch, 64, 64, 3), np.zeros((batch, 64, 64, 3), np.uint8)):
+        assert np.array_equal(engine.infer(frames), 255 - frames)
+    engine.close()
+    engine.close()
+    assert device.calls == ["mem_alloc"] * 2 + ["execute"] * 2
+    assert (device.memory, device.contexts) == ({}, 0)
+
+
+def test_a_result_stays_as_it_is_when_the_next_batch_is_translated(opened):
+    engine = opened(Device((1, 64, 64, 3)), META)
+    frames = noise(1, 64, 64, 3)
+    result = engine.infer(frames)
+    engine.infer(255 - frames)
+    assert np.array_equal(result, 255 - frames)
+
+
+def test_a_dynamic_engine_is_told_each_new_shape_once_and_its_memory_only_grows(opened):
+    device = Device((-1, -1, -1, 3))
+    engine = opened(device, DYNAMIC)
+    held = [device.held_bytes]
+    shapes = [(1, 64, 64, 3), (1, 64, 64, 3), (2, 32, 96, 3), (1, 256, 256, 3), (1, 32, 32, 3)]
+    for shape in shapes:
+        frames = noise(*shape)
+        assert np.array_equal(engine.infer(frames), 255 - frames)
+        held.append(device.held_bytes)
+    tuned, large = 2 * 4 * 64 * 64 * 3, 2 * 256 * 256 * 3
+    assert held == [tuned] * 4 + [large] * 2
+    told = [call[1] for call in device.calls if call[0] == "set_input_shape"]
+    assert told == [(4, 64, 64, 3), *dict.fromkeys(shapes)]
+
+
+def test_a_view_of_frames_is_translated(opened):
+    frames = noise(4, 64, 96, 3)[::2, :, ::-1]
+    assert np.array_equal(opened(Device((-1, -1, -1, 3)), DYNAMIC).infer(frames), 255 - frames)
+
+
+def test_a_size_beyond_what_the_engine_was_built_for_is_refused_and_the_next_one_runs(opened):
+    device = Device((-1, -1, -1, 3), largest=(4, 128, 128, 3))
+    engine = opened(device, DYNAMIC)
+    before = noise(1, 64, 64, 3)
+    engine.infer(before)
+    with pytest.raises(FrameError, match=re.escape("from [1, 32, 32, 3] to [4, 128, 128, 3]")):
+        engine.infer(noise(1, 160, 64, 3))
+    assert np.array_equal(engine.infer(before), 255 - before)
+    assert device.contexts == 0
+
+
+def test_too_little_memory_is_one_line_and_smaller_frames_still_run(opened):
+    device = Device((-1, -1, -1, 3), memory_bytes=2 * 4 * 64 * 64 * 3)
+    engine = opened(device, DYNAMIC)
+    with pytest.raises(EngineError, match="no memory for frames of 1 MB") as caught:
+        engine.infer(noise(4, 256, 256, 3))
+    assert "\n" not in str(caught.value)
+    assert device.memory == {}
+    frames = noise(1, 32, 32, 3)
+    assert np.array_equal(engine.infer(frames), 255 - frames)
+    engine.close()
+    assert device.memory == {}
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [noise(2, 64, 64, 3), noise(1, 64, 96, 3), np.zeros((1, 64, 64, 3), np.float32), "frames"],
+)
+def test_frames_that_an_engine_does_not_take_are_refused_before_the_gpu_sees_them(opened, frames):
+    device = Device((1, 64, 64, 3))
+    with pytest.raises(FrameError, match=re.escape("expected uint8 [1, 64, 64, 3]")):
+        opened(device, META).infer(frames)
+    assert "execute" not in device.calls
+
+
+@pytest.mark.parametrize(
+    ("shape", "meta"),
+    [
+        ((1, 64, 96, 3), META),
+        ((2, 64, 64, 3), META),
+        ((-1, -1, -1, 3), META),
+        ((4, 64, 64, 3), DYNAMIC),
+        ((-1, 64, 64, 3), DYNAMIC),
+    ],
+)
+def test_an_engine_that_takes_other_frames_than_its_contract_says_is_refused(opened, shape, meta):
+    with pytest.raises(ModelError, match="says that it takes uint8"):
+        opened(Device(shape), meta)
+
+
+def test_an_engine_that_was_compared_with_nothing_says_so(opened):
+    device = Device((1, 64, 64, 3))
+    assert opened(device, META).description == "tensorrt 10.3.0, Orin"
+    unverified = opened(device, replace(META, verified=False))
+    assert unverified.description.endswith("; not verified (--no-verify)")
+
+
 @pytest.mark.skipif(not API_FILES, reason="the lists of TensorRT's names are not here")
 @pytest.mark.parametrize("module", [to_tensorrt, trt_engine], ids=["builder", "engine"])
 @pytest.mark.parametrize("api_file", API_FILES, ids=lambda path: path.stem)
@@ -96,6 +336,6 @@ def test_every_tensorrt_name_that_is_used_exists_in_this_version(api_file, modul
     for first, second in used:
         assert first in names, first
         assert not second or second in names[first] or second in names, (first, second)
-    objects = r"\b(?:builder|network|config|parser|runtime|_engine|_execution)\.([a-z]\w+)\("
+    objects = r"\b(?:builder|network|config|parser|runtime|_?engine|_execution)\.([a-z]\w+)\("
     for called in set(re.findall(objects, source)):
         assert called in members, called

@@ -1,12 +1,14 @@
 """TensorRT: the engine for GPUs, from a Jetson to a data centre.
 
 TensorRT 10.3 to 11.4 and TensorRT-RTX through one path: named tensors, `execute_async_v3`. pycuda
-gives the context, the memory and the stream. No machine with a GPU has run this file yet.
+gives the context, the memory and the stream. No machine with a GPU has run this file yet: the
+tests put a simulated device in the place of both libraries.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,8 @@ from runtime.artifact import (
     ArtifactMeta,
     meta_of_engine,
 )
-from runtime.errors import EngineError
+from runtime.engines.base import GraphShape, check_frames, check_graph, described
+from runtime.errors import EngineError, FrameError
 
 
 class TrtEngine:
@@ -33,7 +36,7 @@ class TrtEngine:
     `infer` and `close`, so that any thread may call them, one at a time.
 
     Raises:
-        ModelError: the engine or its JSON contract is missing or damaged.
+        ModelError: the engine or its JSON contract is missing or damaged, or they disagree.
         EngineError: TensorRT, pycuda or the GPU is missing, or not the one it was built for.
     """
 
@@ -45,44 +48,78 @@ class TrtEngine:
         self._context: Any = self._cuda.Device(0).retain_primary_context()
         with self._current():
             self._engine = _deserialized(trt, path)
+            shape = _shape_of(self._engine)
+            check_graph(path.name, self.meta, shape)
+            self._any_shape = None in shape
             self._execution = self._engine.create_execution_context()
-            shape = (1, *self.meta.frame_size_px, 3)
-            # Pinned memory: the copies to and from the device run at full speed, unstaged.
-            self._host_in = self._cuda.pagelocked_empty(shape, np.uint8)
-            self._host_out = self._cuda.pagelocked_empty(shape, np.uint8)
-            self._device_in = self._cuda.mem_alloc(self._host_in.nbytes)
-            self._device_out = self._cuda.mem_alloc(self._host_out.nbytes)
             self._stream = self._cuda.Stream()
-            self._execution.set_tensor_address(INPUT_NAME, int(self._device_in))
-            self._execution.set_tensor_address(OUTPUT_NAME, int(self._device_out))
-        self.description = f"{self.meta.engine_library}, {machine.gpus()[0][0].name}"
+            self._buffers = _Buffers(self._cuda)
+            self._shape: tuple[int, ...] = ()
+            self._take((self.meta.batch, *self.meta.frame_size_px, 3))
+        self.description = described(
+            f"{self.meta.engine_library}, {machine.gpus()[0][0].name}", self.meta
+        )
 
     def infer(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Translate uint8 [1, H, W, 3]; a new array of the same shape, the caller's own."""
+        """Translate a batch.
+
+        Args:
+            frames: uint8 [N, H, W, 3], BGR, 0 to 255; N, H and W as `Engine.infer` has them,
+                and inside the range that a dynamic engine was built for.
+
+        Returns:
+            uint8 of the same shape; a new array, the caller's own.
+
+        Raises:
+            FrameError: the frames are of another type, number or size.
+            EngineError: TensorRT refused to run, or the device has too little memory.
+        """
+        check_frames(frames, self.meta)
         with self._current():
-            np.copyto(self._host_in, frames)
-            self._cuda.memcpy_htod_async(self._device_in, self._host_in, self._stream)
+            if frames.shape != self._shape:
+                self._take(frames.shape)
+            buffers = self._buffers
+            host_in = buffers.host_in[: frames.size]
+            host_out = buffers.host_out[: frames.size]
+            np.copyto(host_in.reshape(frames.shape), frames)
+            self._cuda.memcpy_htod_async(buffers.device_in, host_in, self._stream)
             if not self._execution.execute_async_v3(self._stream.handle):
                 raise EngineError(
                     f"{self.meta.engine_library} refused to run the engine",
                     "an engine that was built on this machine",
                     "build it again with: p2p-export model.onnx",
                 )
-            self._cuda.memcpy_dtoh_async(self._host_out, self._device_out, self._stream)
+            self._cuda.memcpy_dtoh_async(host_out, buffers.device_out, self._stream)
             self._stream.synchronize()
-            return self._host_out.copy()  # type: ignore[no-any-return]
+            translated: NDArray[np.uint8] = host_out.reshape(frames.shape).copy()
+            return translated
 
     def close(self) -> None:
         """Give back the engine, its memory and the context. May be called twice."""
         if self._context is None:
             return
         with self._current():
-            self._device_in.free()
-            self._device_out.free()
+            self._buffers.free()
             self._execution = self._engine = self._stream = None
-            self._host_in = self._host_out = None
         self._context.detach()
         self._context = None
+
+    def _take(self, shape: tuple[int, ...]) -> None:
+        """Make ready for frames of this shape; the stream is idle."""
+        self._shape = ()  # nothing is ready if one of these steps fails
+        if self._any_shape and not self._execution.set_input_shape(INPUT_NAME, shape):
+            least, _, most = self._engine.get_tensor_profile_shape(INPUT_NAME, 0)
+            raise FrameError(
+                f"the frames are uint8 {list(shape)}",
+                f"from {list(least)} to {list(most)}, which the engine was built for",
+                "resize them, or build an engine with a wider range with: p2p-export model.onnx",
+            )
+        size_bytes = math.prod(shape)
+        if size_bytes > self._buffers.size_bytes:
+            self._buffers.grow(size_bytes)
+            self._execution.set_tensor_address(INPUT_NAME, int(self._buffers.device_in))
+            self._execution.set_tensor_address(OUTPUT_NAME, int(self._buffers.device_out))
+        self._shape = shape
 
     @contextmanager
     def _current(self) -> Iterator[None]:
@@ -91,6 +128,66 @@ class TrtEngine:
             yield
         finally:
             self._cuda.Context.pop()
+
+
+class _Buffers:
+    """Memory for the largest batch seen, once on its way in and once on its way out.
+
+    The host's side is pinned: copies to and from the device run at full speed, unstaged. Use it
+    in a current context.
+
+    Args:
+        cuda: `pycuda.driver`.
+    """
+
+    host_in: Any
+    host_out: Any
+    device_in: Any
+    device_out: Any
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._forget()
+
+    def grow(self, size_bytes: int) -> None:
+        """Replace all four; what they held is lost.
+
+        Raises:
+            EngineError: there is too little memory; then none is held.
+        """
+        self.free()
+        try:
+            self.device_in = self._cuda.mem_alloc(size_bytes)
+            self.device_out = self._cuda.mem_alloc(size_bytes)
+            self.host_in = self._cuda.pagelocked_empty(size_bytes, np.uint8)
+            self.host_out = self._cuda.pagelocked_empty(size_bytes, np.uint8)
+        except self._cuda.MemoryError as error:
+            self.free()
+            raise EngineError(
+                f"there is no memory for frames of {size_bytes / 1e6:.0f} MB",
+                "twice as much free memory on the GPU",
+                "close other programs, or use smaller frames",
+            ) from error
+        self.size_bytes = size_bytes
+
+    def free(self) -> None:
+        """Give all memory back. May be called twice."""
+        for held in (self.device_in, self.device_out):
+            if held is not None:
+                held.free()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.host_in = self.host_out = self.device_in = self.device_out = None
+        self.size_bytes = 0
+
+
+def _shape_of(engine: Any) -> GraphShape:
+    """Frames, height and width that an engine takes; None where TensorRT says -1."""
+    count, height, width, _ = (
+        None if size < 0 else int(size) for size in engine.get_tensor_shape(INPUT_NAME)
+    )
+    return count, height, width
 
 
 def _library_of(path: Path, meta: ArtifactMeta) -> Any:

@@ -65,7 +65,44 @@ class ResidualBlock(nn.Module):
         return x + self.second(self.dropout(self.first(x)))  # type: ignore[no-any-return]
 
 
-class ResNetGenerator(nn.Module):
+class ResNetFeatures(nn.Module):
+    """All of a `ResNetGenerator` but its head: 7x7 stem, halvings, residual blocks, doublings.
+
+    What is built on it draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        blocks: int,
+        ngf: int,
+        input_channels: int,
+        norm: str,
+        dropout: float,
+        downsamplings: int,
+    ) -> None:
+        super().__init__()
+        widths = [ngf * 2**level for level in range(downsamplings + 1)]
+        self.stem = ConvBlock(input_channels, ngf, 7, norm)
+        self.down = nn.ModuleList(
+            ConvBlock(wide, wider, 3, norm, stride=2) for wide, wider in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(
+            ResidualBlock(widths[-1], norm, dropout) for _ in range(blocks)
+        )
+        self.up = nn.ModuleList(
+            UpBlock(wider, wide, norm)
+            for wide, wider in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [N, C, H, W], -1 to 1, to float [N, ngf, H, W]."""
+        x = self.stem(x)
+        for block in (*self.down, *self.blocks, *self.up):
+            x = block(x)
+        return x
+
+
+class ResNetGenerator(ResNetFeatures):
     """7x7 stem, `downsamplings` halvings, residual blocks, as many doublings, 7x7 head, tanh.
 
     pytorch-CycleGAN-and-pix2pix: two halvings, 6 or 9 blocks. pix2pixHD's global generator:
@@ -83,29 +120,10 @@ class ResNetGenerator(nn.Module):
         dropout: float,
         downsamplings: int = 2,
     ) -> None:
-        super().__init__()
-        widths = [ngf * 2**level for level in range(downsamplings + 1)]
-        self.stem = ConvBlock(input_channels, ngf, 7, norm)
-        self.down = nn.ModuleList(
-            ConvBlock(wide, wider, 3, norm, stride=2) for wide, wider in pairwise(widths)
-        )
-        self.blocks = nn.ModuleList(
-            ResidualBlock(widths[-1], norm, dropout) for _ in range(blocks)
-        )
-        self.up = nn.ModuleList(
-            UpBlock(wider, wide, norm)
-            for wide, wider in zip(widths[-2::-1], widths[:0:-1], strict=True)
-        )
+        super().__init__(blocks, ngf, input_channels, norm, dropout, downsamplings)
         self.head = ConvBlock(ngf, output_channels, 7, "none", relu=False)
         initialise_weights(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        """All but the head: float [N, ngf, H, W]."""
-        x = self.stem(x)
-        for block in (*self.down, *self.blocks, *self.up):
-            x = block(x)
-        return x
-
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W], -1 to 1, to the same."""
-        return torch.tanh(self.head(self.features(x)))
+        return torch.tanh(self.head(super().forward(x)))
