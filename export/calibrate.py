@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from export.graph import Array, values_of
 from export.verify import Image
 
-METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
 BINS = 4096
 _LEVELS = 128
@@ -61,7 +60,7 @@ class Histogram:
             self._counts += counts
 
     def range(self, method: str) -> Range:
-        """The range to quantise, by one of `METHODS`."""
+        """The range to quantise, by one of `settings.METHODS`."""
         if method == "minmax" or self._reach == 0:
             return Range(self.low, self.high)
         if method == "percentile":

@@ -1,8 +1,9 @@
-"""What is to be exported: a run, a checkpoint, or an ONNX file; read, never guessed."""
+"""What is to be exported: a run, or a checkpoint of this trainer or of another; read, never
+guessed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,31 +13,61 @@ from runtime.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainer.checkpoint import GeneratorInfo
-
 RUNS = Path("runs")
+FOREIGN_NAMES = ("latest_net_G.pth", "latest_net_G_A.pth")
+"""What pytorch-CycleGAN-and-pix2pix and pix2pixHD leave in `checkpoints/NAME/`."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generator of this trainer, and the file that it came from."""
+    """A generator and what is known of it, whoever trained it."""
 
     path: Path
-    generator: nn.Module
-    """On the CPU, FP32, in evaluation mode."""
-    info: GeneratorInfo
-    sha256: str
+    generator: nn.Module = field(repr=False)
+    """On the CPU, FP32, in evaluation mode: float [N, C, H, W] -1 to 1 to the same."""
+    name: str
+    """Architecture: `unet_256`, `resnet_9blocks`, `pix2pixhd_global`, ..."""
+    description: str
+    """One line of what was found, for people."""
+    size_px: int
+    """Side of the square that it is used at where nothing else is said."""
+    size_multiple: int
+    input_channels: int
+    """3: RGB; 1: grey."""
+    output_channels: int
+    foreign: bool
+    """Whether another project trained it."""
+    direction: str
+    """`AtoB` or `BtoA`; of a foreign one not known, and `AtoB` is taken."""
+    data: str | None = None
+    """What it was trained on, as the trainer was told; None: not known."""
+    steps: int | None = None
+    quality: dict[str, float] | None = None
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.path)
+
+    @property
+    def training(self) -> str:
+        """What it was trained on, in words."""
+        if self.data is None:
+            return "unknown"
+        return f"{self.data} {self.direction}, {self.steps} steps"
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Read a run's folder or a `generator.safetensors`.
+    """Read a run's folder, a `generator.safetensors`, or a foreign state dict.
+
+    A folder of `checkpoints/` of pytorch-CycleGAN-and-pix2pix or pix2pixHD stands for its
+    `latest_net_G.pth`.
 
     Raises:
-        ModelError: torch is not installed.
+        ModelError: torch is not installed, or a foreign file is not a generator that is known.
         CheckpointError: not a checkpoint of p2p-train.
     """
     try:
-        from trainer.checkpoint import GENERATOR_FILE, load_generator
+        from trainer.checkpoint import GENERATOR_FILE, is_ours, load_generator
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{path} is a checkpoint, and {error.name} is not installed here",
@@ -45,8 +76,46 @@ def open_checkpoint(path: Path) -> Checkpoint:
             "and bring model.onnx here",
         ) from error
     file = path / GENERATOR_FILE if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        found = [path / name for name in FOREIGN_NAMES if (path / name).is_file()]
+        file = found[0] if found else file
+    if file.is_file() and not is_ours(file):
+        return _foreign(file)
     generator, info = load_generator(file)
-    return Checkpoint(file, generator, info, sha256_of(file))
+    return Checkpoint(
+        path=file,
+        generator=generator,
+        name=info.config.name,
+        description=f"{info.config.name}, ngf {info.config.ngf}, {info.config.norm} norm, "
+        f"{info.step} steps on {info.data}",
+        size_px=info.size_px,
+        size_multiple=info.config.size_multiple,
+        input_channels=info.config.input_channels,
+        output_channels=info.config.output_channels,
+        foreign=False,
+        direction=info.direction,
+        data=info.data,
+        steps=info.step,
+        quality=info.quality,
+    )
+
+
+def _foreign(file: Path) -> Checkpoint:
+    from export.foreign_checkpoints import open_foreign_checkpoint
+
+    found = open_foreign_checkpoint(file)
+    return Checkpoint(
+        path=file,
+        generator=found.generator,
+        name=found.name,
+        description=found.description,
+        size_px=found.size_px,
+        size_multiple=found.size_multiple,
+        input_channels=found.input_channels,
+        output_channels=found.output_channels,
+        foreign=True,
+        direction="AtoB",
+    )
 
 
 def newest_run() -> Path:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.checkpoints import open_checkpoint
-from export.job import Say, torch_draws
+from export.subjects import torch_draws
+from export.ui import Say
 from export.verify import Draw
 from runtime.errors import ModelError
 from runtime.translator import Translator
@@ -39,7 +40,7 @@ def evaluate_model(
     with ExitStack() as stack:
         if model.suffix.lower() in (".onnx", ".engine"):
             translator = stack.enter_context(Translator.load(model))
-            draw: Draw = translator
+            draw: Draw = translator.__call__
             height, width = translator.meta.frame_size_px
             if height != width:
                 raise ModelError(
@@ -51,10 +52,10 @@ def evaluate_model(
             say(f"{model}: {translator.description}")
         else:
             checkpoint = open_checkpoint(model)
-            draw = torch_draws(checkpoint.generator)
-            size_px = checkpoint.info.size_px
-            direction = direction or checkpoint.info.direction
-            say(f"{checkpoint.path}: {checkpoint.info.config.name}, PyTorch, FP32")
+            draw = torch_draws(checkpoint, checkpoint.generator)
+            size_px = checkpoint.size_px
+            direction = direction or checkpoint.direction
+            say(f"{checkpoint.path}: {checkpoint.description}; PyTorch, FP32")
         pairs = open_pairs(data, direction or "AtoB")
         total = min(count or len(pairs), len(pairs))
         say(f"{total} pairs of {pairs.description}, {size_px}x{size_px}")

@@ -1,7 +1,11 @@
-"""The pictures that the parity gate looks at: the user's own, else held-out ones, else drawn."""
+"""The pictures that an export looks at: the user's, else of the training data, else drawn.
+
+The gate compares on pictures that were held out; INT8 is calibrated on others.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,8 @@ from runtime.frame import resized
 from runtime.images import IMAGE_SUFFIXES, natural_key, read_image
 
 GATE_IMAGES = 20
+CALIBRATION_IMAGES = 100
+MIN_CALIBRATION_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -26,29 +32,18 @@ class GateImages:
 
 
 def images_of_folder(
-    folder: Path, size_px: tuple[int, int], direction: str, count: int = GATE_IMAGES
+    folder: Path,
+    size_px: tuple[int, int],
+    direction: str,
+    count: int = GATE_IMAGES,
+    flag: str = "--images",
 ) -> GateImages:
     """`count` pictures spread over a folder; of side-by-side pairs the input half.
 
     Raises:
         SourceError: no such folder, no pictures in it, or a damaged one.
     """
-    if not folder.is_dir():
-        raise SourceError(
-            f"no such folder: {folder}", "a folder of pictures", "name it with --images"
-        )
-    inputs = folder / ("A" if direction == "AtoB" else "B")
-    place = inputs if inputs.is_dir() else folder
-    paths = sorted(
-        (p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES),
-        key=lambda path: natural_key(path.name),
-    )
-    if not paths:
-        raise SourceError(
-            f"no pictures in {place}",
-            f"files that end in {', '.join(IMAGE_SUFFIXES)}",
-            "name another folder with --images",
-        )
+    paths, place = _pictures_in(folder, direction, flag)
     chosen = [paths[i] for i in spread(len(paths), count)]
     pictures = [read_image(path) for path in chosen]
     origin = f"{len(chosen)} of {place}"
@@ -61,27 +56,133 @@ def images_of_folder(
     )
 
 
+def _pictures_in(folder: Path, direction: str, flag: str) -> tuple[list[Path], Path]:
+    """The pictures, and the folder that they are in: that of the inputs where A and B are two."""
+    if not folder.is_dir():
+        raise SourceError(
+            f"no such folder: {folder}", "a folder of pictures", f"name it with {flag}"
+        )
+    inputs = folder / ("A" if direction == "AtoB" else "B")
+    place = inputs if inputs.is_dir() else folder
+    paths = sorted(
+        (p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES),
+        key=lambda path: natural_key(path.name),
+    )
+    if not paths:
+        raise SourceError(
+            f"no pictures in {place}",
+            f"files that end in {', '.join(IMAGE_SUFFIXES)}",
+            f"name another folder with {flag}",
+        )
+    return paths, place
+
+
+def calibration_of_folder(
+    folder: Path, size_px: tuple[int, int], direction: str, fraction: float | None
+) -> GateImages:
+    """The pictures that INT8 is calibrated on: `fraction` of a folder; None: at most 100.
+
+    Raises:
+        SourceError: as `images_of_folder`, or too few pictures to say what is usual.
+    """
+    flag = "--calibration"
+    paths, place = _pictures_in(folder, direction, flag)
+    count = CALIBRATION_IMAGES if fraction is None else math.ceil(fraction * len(paths))
+    if min(count, len(paths)) < MIN_CALIBRATION_IMAGES:
+        raise SourceError(
+            f"{min(count, len(paths))} pictures of the {len(paths)} in {place}",
+            f"at least {MIN_CALIBRATION_IMAGES}, and better {CALIBRATION_IMAGES}, that show what "
+            "the camera will see",
+            f"name a larger folder with {flag}, or raise --fraction",
+        )
+    return images_of_folder(folder, size_px, direction, count, flag)
+
+
 def images_of_data(
-    data: str, direction: str, size_px: tuple[int, int], count: int = GATE_IMAGES
+    data: str,
+    direction: str,
+    size_px: tuple[int, int],
+    count: int = GATE_IMAGES,
+    held_out: bool = True,
 ) -> GateImages | None:
-    """Held-out inputs of what a generator was trained on; None where the data are not here."""
+    """Inputs of what a generator was trained on; None where the data are not here.
+
+    Args:
+        data: as the trainer was told.
+        direction: which half is the input.
+        size_px: (height, width) of the artifact's frames.
+        count: at most so many, evenly over all.
+        held_out: those that training did not see; False: those that it did.
+    """
     from trainer.data import open_data
     from trainer.errors import DataError
 
     try:
-        held_out = open_data(data, direction).held_out
+        split = open_data(data, direction)
     except DataError:
         return None
-    indices = spread(len(held_out), count)
+    pairs = split.held_out if held_out else split.train
+    indices = spread(len(pairs), count)
     side = max(size_px)
-    frames = [resized(held_out.pair(i, side)[0], size_px) for i in indices]
-    origin = f"held-out inputs of {held_out.description}"
-    return GateImages(frames, [held_out.name(i) for i in indices], origin)
+    frames = [resized(pairs.pair(i, side)[0], size_px) for i in indices]
+    which = "held-out" if held_out else "training"
+    return GateImages(
+        frames, [pairs.name(i) for i in indices], f"{which} inputs of {pairs.description}"
+    )
+
+
+def drawn_scenes(size_px: tuple[int, int], count: int = GATE_IMAGES, first: int = 0) -> GateImages:
+    """Street scenes by day, drawn by the trainer's own code."""
+    from trainer.scenes import draw_pair
+
+    seeds = range(first, first + count)
+    frames = [draw_pair(seed, *size_px)[0] for seed in seeds]
+    return GateImages(frames, [f"scene-{seed}" for seed in seeds], "drawn street scenes")
+
+
+def pairs_of(
+    folder: Path | None, data: str | None, direction: str, size_px: tuple[int, int], count: int
+) -> list[tuple[Image, Image]]:
+    """(input, target) pictures where there are pairs: in `folder`, else held out of `data`.
+
+    Args:
+        folder: the user's pictures, which may be pairs or not.
+        data: as the trainer was told; looked at only where there is no `folder`.
+        direction: which half is the input.
+        size_px: (height, width) to resize both to.
+        count: at most so many.
+    """
+    from trainer.data import Pairs, find_pair_files, open_data
+    from trainer.errors import DataError
+
+    pairs: Pairs
+    try:
+        if folder is not None:
+            from trainer.data import FolderPairs
+
+            files = find_pair_files(folder)
+            pairs = FolderPairs(files, direction, str(folder))
+            if files[0].b is None and not _is_side_by_side(files[0].a):
+                return []
+        elif data is not None:
+            pairs = open_data(data, direction).held_out
+        else:
+            return []
+        side = max(size_px)
+        chosen = [pairs.pair(i, side) for i in spread(len(pairs), count)]
+    except DataError:
+        return []
+    return [(resized(a, size_px), resized(b, size_px)) for a, b in chosen]
 
 
 def spread(available: int, count: int) -> list[int]:
     """At most `count` indices, evenly over all that are available."""
     return [int(i) for i in np.linspace(0, available - 1, min(count, available))]
+
+
+def _is_side_by_side(path: Path) -> bool:
+    height, width = read_image(path).shape[:2]
+    return bool(width == 2 * height)
 
 
 def _half(picture: Image, half: str) -> Image:

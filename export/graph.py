@@ -72,6 +72,8 @@ def values_of(
 ) -> Iterator[dict[str, Array]]:
     """What the tensors `names` hold, for one frame after another, as ONNX Runtime's CPU computes.
 
+    A model that takes batches is given as many copies of the frame.
+
     Args:
         model: frame in, frame out.
         names: of tensors inside the graph.
@@ -91,9 +93,11 @@ def values_of(
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), _quiet(onnxruntime), providers=["CPUExecutionProvider"]
     )
-    source = session.get_inputs()[0].name
+    source = session.get_inputs()[0]
+    batch = source.shape[0] if isinstance(source.shape[0], int) else 1
     for frame in frames:
-        yield dict(zip(names, session.run(list(names), {source: frame[None]}), strict=True))
+        fed = {source.name: np.repeat(frame[None], batch, axis=0)}
+        yield dict(zip(names, session.run(list(names), fed), strict=True))
 
 
 def drawn_by(model: onnx.ModelProto, frames: Sequence[Image]) -> list[Image]:

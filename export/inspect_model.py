@@ -1,25 +1,23 @@
 """What a model file is: metadata, inputs and outputs, work by precision, bytes.
 
-An ONNX file is read with the onnx package, weights left aside. An engine is told by the JSON
-beside it; a stranger's is asked through TensorRT, which needs the GPU that it was built for.
+An ONNX file is read by `export.inspect_onnx`, which needs the onnx package. An engine is told by
+the JSON beside it; a stranger's is asked through TensorRT, on the GPU that it was built for.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from export.engine_cache import engine_on_disk
 from export.engine_log import CannotTell, EngineInside, Layer, inside_of
-from export.to_tensorrt import engine_on_disk
 from runtime.artifact import (
     INPUT_NAME,
-    META_KEY,
     OUTPUT_NAME,
     ArtifactMeta,
     existing_model,
@@ -28,36 +26,12 @@ from runtime.artifact import (
 )
 from runtime.errors import ModelError
 
-if TYPE_CHECKING:
-    import onnx
-
-    from export.graph import Graph
-
 WIDTH = 96
 SHOWN_ROWS = 60
 
 _ENGINES = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 """First bytes of an engine file, and the package that loads it."""
 _HEADER_BYTES = 28
-_WEIGHED = {
-    "Conv": 1,
-    "ConvTranspose": 1,
-    "FusedConv": 1,
-    "ConvInteger": 1,
-    "QLinearConv": 3,
-    "Gemm": 1,
-    "FusedGemm": 1,
-    "QGemm": 3,
-    "MatMul": 1,
-    "FusedMatMul": 1,
-    "MatMulInteger": 1,
-    "QLinearMatMul": 3,
-}
-"""Operators whose work is counted, and which of their inputs holds the weights."""
-_INTEGER = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm")
-_CARRIES = ("DequantizeLinear", "QuantizeLinear", "Cast", "Transpose", "Identity", "Reshape")
-_SHORT = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP64"}
-_NOT_PARAMETERS = ("INT64", "INT32", "BOOL", "STRING")
 
 
 @dataclass(frozen=True)
@@ -252,175 +226,14 @@ def inspect_model(path: Path) -> ModelFacts:
             "an .onnx or .engine file, whole",
             "name another file",
         ) from error
-    return _onnx_facts(path, meta)
-
-
-def _onnx_facts(path: Path, meta: ArtifactMeta | None) -> ModelFacts:
-    size_bytes = path.stat().st_size
     try:
-        import onnx
-        from google.protobuf.message import DecodeError
-        from onnx.inliner import inline_local_functions
-
-        from export.graph import Graph
+        from export.inspect_onnx import onnx_facts
     except ModuleNotFoundError as error:
         note = (
             f"operators and MACs need the package {error.name}: pip install 'pix2pix-edge[train]'"
         )
-        return ModelFacts(str(path), "ONNX", size_bytes, meta=meta, notes=(note,))
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        outside = _without_weights(model)
-        if model.functions:
-            model = inline_local_functions(model)
-        graph = Graph(model)
-    except (
-        DecodeError,
-        onnx.shape_inference.InferenceError,
-        onnx.checker.ValidationError,
-    ) as error:
-        raise ModelError(
-            f"{path} is not a valid ONNX file ({str(error).splitlines()[0]})",
-            "a whole file that onnx can read",
-            "export it again",
-        ) from error
-    if not graph.nodes:
-        raise ModelError(f"{path} holds an empty graph", "an ONNX model", "name another file")
-    stored = _stored(graph)
-    every = list(_all_nodes(model.graph))
-    beside = {name: path.parent / name for name in sorted(outside)}
-    notes = [
-        f"{name}, with weights, is not beside it" for name in beside if not beside[name].is_file()
-    ]
-    if inside := len(every) - len(graph.nodes):
-        notes.append(f"{inside} nodes lie in branches and loops, whose work is not counted")
-    return ModelFacts(
-        path=str(path),
-        kind="ONNX",
-        size_bytes=size_bytes,
-        external_bytes=sum(file.stat().st_size for file in beside.values() if file.is_file()),
-        meta=meta,
-        foreign_meta={p.key: p.value for p in model.metadata_props if p.key != META_KEY},
-        inputs=tuple(_tensor(graph, v) for v in model.graph.input if v.name not in graph.weights),
-        outputs=tuple(_tensor(graph, v) for v in model.graph.output),
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
-        ir_version=int(model.ir_version),
-        opsets={entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import},
-        operators=dict(Counter(node.op_type for node in every).most_common()),
-        nodes=tuple(
-            _node(graph, stored, node)
-            for node in graph.nodes
-            if len(node.input) > _WEIGHED.get(node.op_type, len(node.input))
-        ),
-        parameters=sum(
-            elements for dtype, elements in stored.values() if dtype not in _NOT_PARAMETERS
-        ),
-        stored_bytes=_bytes_by_type(stored),
-        notes=tuple(notes),
-    )
-
-
-def _without_weights(model: onnx.ModelProto) -> set[str]:
-    """Drop the values of large tensors, which nothing here looks at; the files of those outside.
-
-    Shape inference copies the model twice: 700 MB of weights would be in memory three times.
-    """
-    outside: set[str] = set()
-    tensors = list(model.graph.initializer)
-    tensors += [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]
-    for tensor in tensors:
-        outside |= {e.value for e in tensor.external_data if e.key == "location"}
-        if tensor.external_data or len(tensor.raw_data) > 1024:
-            tensor.ClearField("raw_data")
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-    return outside
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield from _all_nodes(inner)
-
-
-def _stored(graph: Graph) -> dict[str, tuple[str, int]]:
-    """Type and number of elements of each stored tensor: initialisers, and Constant nodes."""
-    tensors = dict(graph.weights)
-    for node in graph.nodes:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            tensors[node.output[0]] = node.attribute[0].t
-    return {
-        name: (_type_name(tensor.data_type), _product(tensor.dims))
-        for name, tensor in tensors.items()
-    }
-
-
-def _bytes_by_type(stored: dict[str, tuple[str, int]]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for dtype, elements in stored.values():
-        found[dtype] += _bytes_of(dtype, elements)
-    return dict(found.most_common())
-
-
-def _bytes_of(dtype: str, elements: int) -> int:
-    named = re.search(r"\d+", dtype)
-    bits = int(named[0]) if named else {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}.get(dtype, 0)
-    return -(-elements * bits // 8)
-
-
-def _node(graph: Graph, stored: dict[str, tuple[str, int]], node: onnx.NodeProto) -> NodeFacts:
-    weights_at = _WEIGHED[node.op_type]
-    data, weights = node.input[0], node.input[weights_at]
-    origin = weights
-    while origin not in stored and (producer := graph.producer.get(origin)):
-        if producer.op_type not in _CARRIES:
-            break
-        origin = producer.input[0]
-    return NodeFacts(
-        name=node.name or node.output[0],
-        kind=node.op_type,
-        compute=_compute(graph, node, (data, weights)),
-        macs=_macs(graph, node, data, weights),
-        weight_bytes=_bytes_of(*stored[origin]) if origin in stored else 0,
-    )
-
-
-def _compute(graph: Graph, node: onnx.NodeProto, operands: Sequence[str]) -> str:
-    if node.op_type in _INTEGER:
-        return "INT8"
-    quantised = []
-    for name in operands:
-        producer = graph.producer.get(name)
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            quantised.append(_dtype(graph, producer.input[0]))
-    if len(quantised) == len(operands):
-        return "/".join(dict.fromkeys(dtype.replace("UINT", "INT") for dtype in quantised))
-    flows = (dtype for name in operands if (dtype := _dtype(graph, name)) != "?")
-    dtype = next(flows, "?")
-    return _SHORT.get(dtype, dtype)
-
-
-def _macs(graph: Graph, node: onnx.NodeProto, data: str, weights: str) -> int | None:
-    """For one frame: the leading side of what comes out is the batch, and counts once."""
-
-    def shape(name: str) -> tuple[int | None, ...]:
-        found = graph.types.get(name)
-        return found.shape if found else ()
-
-    given, taken, kernel = shape(node.output[0]), shape(data), shape(weights)
-    sides: list[int | None]
-    if "Conv" in node.op_type:
-        # A convolution multiplies at each output pixel, a transposed one at each input pixel.
-        at = taken if node.op_type == "ConvTranspose" else given
-        sides = [*at[2:], *kernel] if len(at) == len(kernel) > 2 else [None]
-    else:
-        across = {a.name: a.i for a in node.attribute}.get("transA", 0)
-        inner = taken[0 if across else -1] if len(taken) > across else None
-        sides = [*given[1:], inner] if given else [None]
-    known = [side for side in sides if side is not None]
-    return _product(known) if len(known) == len(sides) else None
+        return ModelFacts(str(path), "ONNX", path.stat().st_size, meta=meta, notes=(note,))
+    return onnx_facts(path, meta)
 
 
 def _engine_facts(path: Path, head: bytes) -> ModelFacts:
@@ -461,39 +274,6 @@ def _told_beside(path: Path) -> tuple[ArtifactMeta, EngineInside]:
         shape = ("frames", "height", "width", 3)
     taken, given = (((name, "UINT8", shape),) for name in (INPUT_NAME, OUTPUT_NAME))
     return meta, EngineInside(taken, given, built.layers)
-
-
-def _tensor(graph: Graph, value: onnx.ValueInfoProto) -> TensorFacts:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):  # an output whose shape only inference tells
-        inferred = tuple("?" if side is None else side for side in graph.types[value.name].shape)
-        return TensorFacts(value.name, _dtype(graph, value.name), inferred or ("...",))
-    sides = tuple(
-        int(side.dim_value) if side.HasField("dim_value") else side.dim_param or "?"
-        for side in tensor.shape.dim
-    )
-    return TensorFacts(value.name, _type_name(tensor.elem_type), sides)
-
-
-def _dtype(graph: Graph, name: str) -> str:
-    found = graph.types.get(name)
-    return _type_name(found.dtype) if found and found.dtype else "?"
-
-
-def _type_name(dtype: int) -> str:
-    import onnx
-
-    try:
-        return str(onnx.TensorProto.DataType.Name(dtype))
-    except ValueError:  # newer than the onnx package
-        return f"TYPE_{dtype}"
-
-
-def _product(sides: Sequence[int]) -> int:
-    total = 1
-    for side in sides:
-        total *= int(side)
-    return total
 
 
 def _metadata(meta: ArtifactMeta) -> list[str]:

@@ -1,31 +1,46 @@
-"""One export from end to end: ONNX files, the gate, engines, the report."""
+"""One export from end to end: each form is made aside, compared, and only then brought home."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.checkpoints import Checkpoint
-from export.gate_images import GATE_IMAGES, GateImages, images_of_data, images_of_folder
-from export.report import GateRun, verdict, write_reports
-from export.to_tensorrt import BuiltEngine, engine_from_onnx
-from export.verify import Draw, Image, Parity, check_parity, not_run
-from runtime.artifact import ArtifactMeta, meta_of_onnx, sha256_of, sidecar_of
+from export.engine_cache import engine_on_disk, why_stale
+from export.report import GateRun, Section, verdict, write_reports
+from export.report_sections import engine_section, half_section, int8_sections, speed_section
+from export.settings import ExportSettings
+from export.speed import frame_times_ms, told_speed
+from export.subjects import Subject
+from export.to_tensorrt import BuildOptions, BuiltEngine, engine_from_onnx
+from export.ui import Say, Ui
+from export.verify import (
+    THRESHOLDS,
+    Comparison,
+    Image,
+    Parity,
+    Threshold,
+    check_parity,
+    not_run,
+)
+from runtime.artifact import ArtifactMeta, meta_of_onnx, sidecar_of
 from runtime.errors import EngineError, ModelError
 from runtime.files import scratch_folder
+from runtime.translator import working_size_px
 
 if TYPE_CHECKING:
-    from torch import nn
+    import onnx
 
-    from export.foreign_onnx import ImageModel
-
-ONNX_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}
-ENGINE_NAMES = {"fp32": "model.engine", "fp16": "model.fp16.engine"}
-Say = Callable[[str], None]
+ONNX_NAMES = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+    "int8.cpu": "model.int8.cpu.onnx",
+}
+"""By form: the precision, and for INT8 on the CPU what it is for."""
+ENGINE_NAMES = {"fp32": "model.engine", "fp16": "model.fp16.engine", "int8": "model.int8.engine"}
+HALF_SEARCH_IMAGES = 6
 
 
 @dataclass(frozen=True)
@@ -34,11 +49,11 @@ class Exported:
 
     out: Path
     onnx_files: dict[str, Path] = field(default_factory=dict)
-    """By precision: those that were written, since they passed the gate."""
+    """By form: those that were written, since they passed the gate."""
     findings: Sequence[Parity] = ()
-    engine: BuiltEngine | None = None
+    engines: Sequence[BuiltEngine] = ()
     engine_error: EngineError | None = None
-    """Why there is no engine, where one was to be built."""
+    """Why an engine is missing, where one was to be built."""
 
     @property
     def passed(self) -> bool:
@@ -46,264 +61,292 @@ class Exported:
         return all(finding.passed is not False for finding in self.findings)
 
 
-def export_checkpoint(
-    checkpoint: Checkpoint,
-    out: Path,
-    *,
-    fp16: bool,
-    size_px: tuple[int, int] | None,
-    images: Path | None,
-    build: bool,
-    opset: int,
-    say: Say,
-) -> Exported:
-    """ONNX in FP32 (and FP16), gated; and the engine of the last of them.
+def export_subject(subject: Subject, out: Path, settings: ExportSettings, ui: Ui) -> Exported:
+    """Every form that is asked for, compared, and the engines of them.
 
-    A file that fails the gate does not reach `out`; the report does.
+    What fails the gate does not reach `out`; the report does.
 
     Raises:
-        ModelError, SourceError: sizes or pictures that do not fit.
+        ModelError, SourceError: what was asked for does not fit the model or the pictures.
     """
-    info = checkpoint.info
-    size_px = size_px or (info.size_px, info.size_px)
-    multiple = info.config.size_multiple
-    if any(side % multiple or side == 0 for side in size_px):
-        nearest = [max(1, round(side / multiple)) * multiple for side in size_px]
-        raise ModelError(
-            f"--imgsz {size_px[0]}x{size_px[1]} for {info.config.name}",
-            f"height and width in multiples of {multiple} pixels",
-            f"use --imgsz {nearest[0]}x{nearest[1]}",
-        )
-    gate_images = (
-        images_of_folder(images, size_px, info.direction)
-        if images
-        else images_of_data(info.data, info.direction, size_px)
-    )
-    notes = []
-    if gate_images is None:
-        gate_images = _drawn_scenes(size_px)
-        notes = [f"{info.data} is not here: compared on drawn street scenes; use --images DIR"]
-        say(notes[0])
-    meta = ArtifactMeta(
-        generator=info.config.name,
-        precision="fp32",
-        frame_size_px=size_px,
-        network_size_px=size_px,
-        opset=opset,
-        source=checkpoint.path.name,
-        source_sha256=checkpoint.sha256,
-        training_data=f"{info.data} {info.direction}, {info.step} steps",
-        quality=info.quality,
-        exported_by=_exported_by(),
-        created_at=_now(),
-    )
-    generator = checkpoint.generator
-
-    def write(precision: str, path: Path) -> None:
-        from export.to_onnx import onnx_from_generator
-
-        onnx_from_generator(generator, path, replace(meta, precision=precision), opset)
-
-    subject = _Subject(
-        name=f"{info.config.name} of {checkpoint.path.parent.name}/{checkpoint.path.name}",
-        precisions=("fp32", "fp16") if fp16 else ("fp32",),
-        write=write,
-        reference=torch_draws(generator),
-        reference_name="the PyTorch generator in FP32",
-    )
-    exported, run = _gate(subject, gate_images, out, notes, say)
-    return _with_engine(exported, run, say) if build and exported.passed else exported
+    return _Job(subject, out, settings, ui).run()
 
 
-def export_image_model(
-    source: ImageModel, out: Path, *, images: Path | None, build: bool, say: Say
-) -> Exported:
-    """A stranger's ONNX, wrapped into frame in, frame out; gated against itself unwrapped."""
-    from export.foreign_onnx import frame_in_frame_out
-    from export.to_onnx import save_with_meta
+def export_engine(onnx_path: Path, out: Path, options: BuildOptions, ui: Ui) -> Exported:
+    """The engine of an ONNX file of ours, as `STEM.engine`; kept where it is up to date.
 
-    size_px = source.size_px
-    gate_images = images_of_folder(images, size_px, "AtoB") if images else _drawn_scenes(size_px)
-    meta = ArtifactMeta(
-        generator="unknown",
-        precision=source.precision,
-        frame_size_px=size_px,
-        network_size_px=size_px,
-        opset=source.opset,
-        source=source.path.name,
-        source_sha256=sha256_of(source.path),
-        exported_by=_exported_by(),
-        created_at=_now(),
-    )
-
-    def write(precision: str, path: Path) -> None:
-        save_with_meta(frame_in_frame_out(source), path, replace(meta, precision=precision))
-
-    subject = _Subject(
-        name=source.path.name,
-        precisions=(source.precision,),
-        write=write,
-        reference=_onnx_reference(source),
-        reference_name=f"{source.path.name} as it is, run by ONNX Runtime",
-    )
-    exported, run = _gate(subject, gate_images, out, [], say)
-    return _with_engine(exported, run, say) if build and exported.passed else exported
-
-
-def export_engine(onnx_path: Path, out: Path, say: Say) -> Exported:
-    """The engine of an ONNX file of ours, as `STEM.engine`. Needs neither torch nor onnx.
+    Needs neither torch nor onnx.
 
     Raises:
         EngineError: no TensorRT here, or it refused the model.
     """
-    built = engine_from_onnx(onnx_path, out / f"{onnx_path.stem}.engine", on_message=say)
-    _tell(built, say)
-    return Exported(out, engine=built)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What goes through the gate."""
-
-    name: str
-    precisions: Sequence[str]
-    write: Callable[[str, Path], None]
-    """Writes the ONNX of one precision to a path."""
-    reference: Draw
-    reference_name: str
-
-
-def _gate(
-    subject: _Subject, gate_images: GateImages, out: Path, notes: Sequence[str], say: Say
-) -> tuple[Exported, GateRun]:
-    """Write each ONNX aside, compare it, and bring into `out` what passed."""
-    references = [subject.reference(frame) for frame in gate_images.frames]
-    findings: list[Parity] = []
-    drawn: dict[str, list[Image]] = {}
-    files: dict[str, Path] = {}
-    with scratch_folder(out) as aside:
-        for precision in subject.precisions:
-            path = aside / ONNX_NAMES[precision]
-            subject.write(precision, path)
-            finding, drawn[path.name] = check_parity(path, references, gate_images.frames)
-            findings.append(finding)
-            say(verdict(finding))
-            if finding.passed:
-                _note_parity(path, finding)
-                files[precision] = out / path.name
-                path.replace(files[precision])
-    run = GateRun(
-        source=subject.name,
-        reference=subject.reference_name,
-        images=gate_images.origin,
-        names=gate_images.names,
-        frames=gate_images.frames,
-        references=references,
-        findings=findings,
-        drawn=drawn,
-        notes=notes,
+    engine_path = out / f"{onnx_path.stem}.engine"
+    stale = why_stale(onnx_path, engine_path, options)
+    if stale is None:
+        ui.say(f"{engine_path} is up to date: kept; to build it anew, delete it")
+        return Exported(out, engines=[engine_on_disk(engine_path)])
+    ui.say(f"building {engine_path}: {stale}")
+    built = engine_from_onnx(
+        onnx_path, engine_path, options=options, on_message=ui.say, on_progress=ui.on_progress
     )
-    write_reports(out, run)
-    return Exported(out, files, findings), run
+    tell_engine(built, ui.say)
+    return Exported(out, engines=[built])
 
 
-def _with_engine(exported: Exported, run: GateRun, say: Say) -> Exported:
-    """The same export with an engine of its last ONNX, or the reason why there is none.
+class _Job:
+    """The work on one subject."""
 
-    The engine goes through the gate where this machine can run it.
-    """
-    precision, onnx_path = list(exported.onnx_files.items())[-1]
-    name = ENGINE_NAMES[precision]
-    with scratch_folder(exported.out) as aside:
+    def __init__(self, subject: Subject, out: Path, settings: ExportSettings, ui: Ui) -> None:
+        self._subject = subject
+        self._out = out
+        self._settings = settings
+        self._ui = ui
+        self._files: dict[str, Path] = {}
+        self._findings: list[Parity] = []
+        self._drawn: dict[str, list[Image]] = {}
+        self._notes = list(subject.notes)
+        self._sections: list[Section] = []
+        self._engines: list[BuiltEngine] = []
+        self._engine_error: EngineError | None = None
+        self._thresholds = dict(THRESHOLDS)
+        int8 = THRESHOLDS["int8"]
+        self._thresholds["int8"] = Threshold(
+            settings.min_psnr_db if settings.min_psnr_db is not None else int8.min_psnr_db,
+            None,
+            settings.min_ssim if settings.min_ssim is not None else int8.min_ssim,
+        )
+
+    def run(self) -> Exported:
+        subject, settings = self._subject, self._settings
+        meta = subject.meta
+        self._comparison = Comparison.drawn(
+            subject.gate.frames, subject.reference, lambda size: working_size_px(meta, size)
+        )
+        with scratch_folder(self._out) as aside:
+            base = self._base(aside)
+            if self._passed and (settings.fp16 or settings.int8):
+                from export.graph import load_model
+
+                model = load_model(base)
+                if settings.fp16 and meta.precision == "fp32":
+                    self._half(model, meta_of_written(base), aside)
+                if settings.int8:
+                    self._int8(model, meta_of_written(base), aside)
+            if settings.build and self._passed:
+                for form in self._forms_for_engines():
+                    self._engine(form, aside)
+        self._compare_speed()
+        if settings.verify:
+            write_reports(self._out, self._gate_run())
+        return Exported(self._out, self._files, self._findings, self._engines, self._engine_error)
+
+    @property
+    def _passed(self) -> bool:
+        return all(finding.passed is not False for finding in self._findings)
+
+    def _base(self, aside: Path) -> Path:
+        """The plainest form: what all others are made from."""
+        subject = self._subject
+        if subject.already_there is not None:
+            return subject.already_there
+        form = subject.meta.precision
+        path = aside / ONNX_NAMES[form]
+        subject.write(path)
+        if self._settings.upsample == "subpixel":
+            self._with_subpixel(path)
+        self._gate(form, path)
+        return self._files.get(form, path)
+
+    def _with_subpixel(self, path: Path) -> None:
+        from export.graph import load_model
+        from export.subpixel import with_subpixel_upsampling
+        from export.to_onnx import save_with_meta
+
+        model, count = with_subpixel_upsampling(load_model(path))
+        meta = meta_of_written(path)
+        save_with_meta(model, path, replace(meta, upsample="subpixel" if count else "keep"))
+        line = f"{count} transposed convolutions rewritten as convolution and depth-to-space"
+        self._notes.append(line)
+        self._ui.say(line)
+
+    def _half(self, model: onnx.ModelProto, meta: ArtifactMeta, aside: Path) -> None:
+        """FP16, with those nodes in FP32 that need it."""
+        from export.half_search import half_that_passes
+
+        allowed = self._thresholds["fp16"]
+        result = half_that_passes(
+            model,
+            self._comparison.frames[:HALF_SEARCH_IMAGES],
+            self._comparison.references[:HALF_SEARCH_IMAGES],
+            allowed.min_psnr_db,
+            allowed.max_abs_diff or 255,
+            self._ui.say,
+        )
+        if section := half_section(result):
+            self._sections.append(section)
+        kept = {"fp32": [kept.node for kept in result.kept]} if result.kept else None
+        self._write("fp16", result.model, replace(meta, precision="fp16", kept=kept), aside)
+
+    def _int8(self, model: onnx.ModelProto, meta: ArtifactMeta, aside: Path) -> None:
+        """INT8 in each form that is asked for."""
+        from export.int8_search import int8_that_passes
+        from export.quantize import FORMS
+
+        settings, allowed = self._settings, self._thresholds["int8"]
+        if meta.precision != "fp32":
+            raise ModelError(
+                f"--int8 for a model in {meta.precision}",
+                "an FP32 model, whose activations can be measured",
+                "name the FP32 file or the checkpoint",
+            )
+        calibration = self._subject.calibration()
+        self._ui.say(f"INT8 is calibrated on {len(calibration.frames)}: {calibration.origin}")
+        for target in settings.targets:
+            form = FORMS[target]
+            result = int8_that_passes(
+                model,
+                calibration.frames,
+                form,
+                method=settings.calibration_method,
+                min_psnr_db=allowed.min_psnr_db,
+                min_ssim=allowed.min_ssim,
+                track=self._ui.track,
+            )
+            self._sections += int8_sections(result, calibration.origin)
+            kept = {form.kept_in: list(result.kept)} if result.kept else None
+            self._ui.say(
+                f"INT8 for {target}: {result.method} ranges, "
+                + (
+                    f"{len(result.kept)} convolutions left in {form.kept_in} "
+                    f"({100 * result.kept_macs_share:.1f} % of the multiply-accumulates)"
+                    if result.kept
+                    else "every convolution in INT8"
+                )
+            )
+            self._write(
+                "int8" if target == "tensorrt" else f"int8.{target}",
+                result.model,
+                replace(meta, precision="int8", target=target, kept=kept, upsample="subpixel"),
+                aside,
+            )
+
+    def _write(self, form: str, model: onnx.ModelProto, meta: ArtifactMeta, aside: Path) -> None:
+        from export.to_onnx import save_with_meta
+
+        path = aside / ONNX_NAMES[form]
+        save_with_meta(model, path, replace(meta, parity=None))
+        self._gate(form, path)
+
+    def _gate(self, form: str, path: Path) -> None:
+        """Compare one ONNX file, and bring it home where it passed."""
+        if self._settings.verify:
+            finding, self._drawn[path.name] = check_parity(
+                path, self._comparison, self._thresholds[form.partition(".")[0]]
+            )
+            self._findings.append(finding)
+            self._ui.say(verdict(finding))
+            if not finding.passed:
+                return
+            noted = replace(meta_of_written(path), parity=finding.summary())
+        else:
+            noted = replace(meta_of_written(path), verified=False)
+        self._note(path, noted)
+        home = self._out / path.name
+        path.replace(home)
+        self._files[form] = home
+
+    def _note(self, path: Path, meta: ArtifactMeta) -> None:
+        from export.graph import load_model
+        from export.to_onnx import save_with_meta
+
+        save_with_meta(load_model(path), path, meta)
+
+    def _forms_for_engines(self) -> list[str]:
+        """FP16 and INT8 where they were asked for, else the plainest form."""
+        asked = [form for form in self._files if form in ("fp16", "int8")]
+        plainest = self._subject.meta.precision
+        wants_more = self._settings.fp16 or self._settings.int8
+        return asked or ([] if wants_more or plainest not in self._files else [plainest])
+
+    def _engine(self, form: str, aside: Path) -> None:
+        """Build the engine of one form; compare it where this machine can run it."""
+        name = ENGINE_NAMES[form]
+        ui = self._ui
         try:
-            built = engine_from_onnx(onnx_path, aside / name, on_message=say)
+            built = engine_from_onnx(
+                self._files[form],
+                aside / name,
+                options=self._settings.build_options,
+                on_message=ui.say,
+                on_progress=ui.on_progress,
+            )
         except EngineError as error:
-            return replace(exported, engine_error=error)
-        _tell(built, say)
-        drawn = run.drawn
-        try:
-            finding, drawn[name] = check_parity(built.path, run.references, run.frames)
-        except EngineError as error:
-            finding = not_run(name, precision, f"built, not run: {error.received}")
-        say(verdict(finding))
-        findings = (*run.findings, finding)
-        write_reports(exported.out, replace(run, findings=findings))
-        exported = replace(exported, findings=findings)
-        if finding.passed is False:
-            return exported
-        path = exported.out / name
-        sidecar_of(built.path).replace(sidecar_of(path))
-        built.path.replace(path)
-        return replace(exported, engine=replace(built, path=path))
+            self._engine_error = error
+            return
+        tell_engine(built, ui.say)
+        self._sections.append(engine_section(built))
+        if self._settings.verify:
+            try:
+                finding, self._drawn[name] = check_parity(
+                    built.path, self._comparison, self._thresholds[form]
+                )
+            except EngineError as error:
+                finding = not_run(name, form, f"built, not run: {error.received}")
+            self._findings.append(finding)
+            ui.say(verdict(finding))
+            if finding.passed is False:
+                return
+        home = self._out / name
+        sidecar_of(built.path).replace(sidecar_of(home))
+        built.path.replace(home)
+        self._engines.append(replace(built, path=home))
+
+    def _compare_speed(self) -> None:
+        """Say what a frame costs in each form here, and where INT8 is not worth it."""
+        if not self._settings.int8 or not self._passed:
+            return
+        ran = {f.file for f in self._findings if f.differences}
+        models = {path.name: path for form, path in self._files.items() if form != "int8"} | {
+            engine.path.name: engine.path for engine in self._engines if engine.path.name in ran
+        }
+        times_ms = frame_times_ms(models)
+        rivals = {
+            ONNX_NAMES["int8.cpu"]: ONNX_NAMES["fp32"],
+            ENGINE_NAMES["int8"]: ENGINE_NAMES["fp16"],
+        }
+        for line in told_speed(times_ms, rivals):
+            self._notes.append(line)
+            self._ui.say(line)
+        self._sections.append(speed_section(times_ms))
+
+    def _gate_run(self) -> GateRun:
+        subject = self._subject
+        return GateRun(
+            source=subject.name,
+            reference=subject.reference_name,
+            images=subject.gate.origin,
+            names=subject.gate.names,
+            frames=subject.gate.frames,
+            references=self._comparison.references,
+            findings=self._findings,
+            drawn=self._drawn,
+            notes=self._notes,
+            sections=self._sections,
+        )
 
 
-def _tell(built: BuiltEngine, say: Say) -> None:
+def meta_of_written(path: Path) -> ArtifactMeta:
+    """The contract inside a file that this export wrote."""
+    meta = meta_of_onnx(path)
+    if meta is None:
+        raise RuntimeError(f"{path} lost its metadata")
+    return meta
+
+
+def tell_engine(built: BuiltEngine, say: Say) -> None:
+    """One line of what was built."""
     types = ", ".join(f"{count} {name}" for name, count in sorted(built.layer_types.items()))
     say(
         f"{built.path.name}: built by {built.meta.engine_library} in {built.build_s:.1f} s, "
         f"{built.size_bytes / 1e6:.1f} MB, layers by output type: {types}"
     )
-
-
-def _note_parity(path: Path, finding: Parity) -> None:
-    import onnx
-
-    from export.to_onnx import save_with_meta
-
-    meta = meta_of_onnx(path)
-    if meta is None:
-        raise RuntimeError(f"{path} lost its metadata")
-    save_with_meta(onnx.load(str(path)), path, replace(meta, parity=finding.summary()))
-
-
-def torch_draws(generator: nn.Module) -> Draw:
-    """The generator as PyTorch draws with it, in FP32, nothing folded."""
-    import copy
-
-    import torch
-
-    from export.to_onnx import FrameInFrameOut
-
-    wrapped = FrameInFrameOut(copy.deepcopy(generator)).eval()
-
-    @torch.inference_mode()
-    def draw(frame: Image) -> Image:
-        drawn: Image = wrapped(torch.from_numpy(frame[None].copy()))[0].numpy()
-        return drawn
-
-    return draw
-
-
-def _onnx_reference(source: ImageModel) -> Draw:
-    """A stranger's ONNX as it is, with the steps before and behind it done by numpy."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(source.path), providers=["CPUExecutionProvider"])
-
-    def draw(frame: Image) -> Image:
-        (output,) = session.run(None, {source.input_name: source.to_network(frame)})
-        if output.shape != source.to_network(frame).shape:
-            raise ModelError(
-                f"{source.path.name} gives {list(output.shape)} for {list(frame.shape)}",
-                "a picture of the same size as its input",
-                "only such models can be exported",
-            )
-        return source.to_frame(output)
-
-    return draw
-
-
-def _drawn_scenes(size_px: tuple[int, int]) -> GateImages:
-    from trainer.scenes import draw_pair
-
-    seeds = range(GATE_IMAGES)
-    frames = [draw_pair(seed, *size_px)[0] for seed in seeds]
-    return GateImages(frames, [f"scene-{seed}" for seed in seeds], "drawn street scenes")
-
-
-def _exported_by() -> str:
-    return f"pix2pix-edge {version('pix2pix-edge')}"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -12,12 +12,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from export.verify import Image, Parity
+from export.verify import CAMERA_SIZE_PX, Image, Parity
 from runtime.files import write_text
 
-DIFFERENCE_GAIN = 60
-"""The difference picture shows one grey level as this many, so that the eye sees it."""
+DIFFERENCE_GAINS = {"fp32": 60, "fp16": 60, "int8": 12}
+"""The heat map shows one grey level as this many steps, so that the eye sees it."""
 SHOWN_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the report."""
+
+    title: str
+    text: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class GateRun:
     drawn: dict[str, list[Image]]
     """By the artifact's file name, for those that ran."""
     notes: Sequence[str] = ()
+    sections: Sequence[Section] = ()
 
 
 def write_reports(out: Path, run: GateRun) -> None:
@@ -50,11 +61,21 @@ def verdict(finding: Parity) -> str:
     if finding.passed is None:
         return f"{finding.file}: not compared: {finding.engine}"
     word = "draws the same picture" if finding.passed else "DOES NOT draw the same picture"
+    if not finding.repeats:
+        word += " twice (dropout is alive)"
     return (
         f"{finding.file}: {word} (worst of {len(finding.differences)}: PSNR "
         f"{_db(finding.psnr_db)}, SSIM {finding.ssim:.5f}, {_levels(finding.max_abs_diff)} off; "
-        f"asked: {finding.threshold})"
+        f"{_told_camera(finding)}asked: {finding.threshold})"
     )
+
+
+def _told_camera(finding: Parity) -> str:
+    if not finding.at_camera_size:
+        return ""
+    height, width = CAMERA_SIZE_PX
+    worst = min(difference.psnr_db for difference in finding.at_camera_size)
+    return f"frames of {width}x{height}: {_db(worst)}; "
 
 
 def _as_json(run: GateRun) -> dict[str, object]:
@@ -72,7 +93,10 @@ def _as_json(run: GateRun) -> dict[str, object]:
                 "worst_image": run.names[finding.worst] if ran else None,
                 "engine": finding.engine,
                 "min_psnr_db": finding.threshold.min_psnr_db,
+                "min_ssim": finding.threshold.min_ssim,
                 "max_abs_diff_allowed": finding.threshold.max_abs_diff,
+                "camera_psnr_db": min((d.psnr_db for d in finding.at_camera_size), default=None),
+                "repeats": finding.repeats if ran else None,
             }
         )
     return {
@@ -82,6 +106,10 @@ def _as_json(run: GateRun) -> dict[str, object]:
         "images_from": run.images,
         "artifacts": rows,
         "notes": list(run.notes),
+        "tables": [
+            {"title": section.title, "columns": section.columns, "rows": section.rows}
+            for section in run.sections
+        ],
     }
 
 
@@ -120,7 +148,19 @@ def _as_html(run: GateRun) -> str:
         others = [i for i in range(len(run.frames)) if i != worst.worst][: SHOWN_IMAGES - 1]
         for index in others:
             parts.append(f"<h2>{escape(run.names[index])}</h2>{_pictures(run, index, ran)}")
+    parts += map(_section, run.sections)
     return "\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> str:
+    head = "".join(f"<th>{escape(column)}" for column in section.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(value)}" for value in row) + "</tr>" for row in section.rows
+    )
+    return (
+        f"<h2>{escape(section.title)}</h2><p class=note>{escape(section.text)}</p>"
+        f"<table><tr>{head}</tr>{rows}</table>"
+    )
 
 
 def _table(run: GateRun) -> str:
@@ -160,20 +200,22 @@ def _pictures(run: GateRun, index: int, ran: Sequence[Parity]) -> str:
                 f"{finding.file}: PSNR {_db(difference.psnr_db)}, SSIM {difference.ssim:.5f}",
             )
         )
+        gain = DIFFERENCE_GAINS[finding.precision]
         figures.append(
             _figure(
-                _difference_picture(reference, drawn),
-                f"{finding.file}: difference times {DIFFERENCE_GAIN}, "
+                _heat_map(reference, drawn, gain),
+                f"{finding.file}: difference, heat from 0 to {255 / gain:.0f} levels, "
                 f"at most {_levels(difference.max_abs_diff)}",
             )
         )
     return f"<div class=row>{''.join(figures)}</div>"
 
 
-def _difference_picture(reference: Image, drawn: Image) -> Image:
-    difference = np.abs(drawn.astype(np.int16) - reference.astype(np.int16))
-    visible: Image = np.minimum(difference * DIFFERENCE_GAIN, 255).astype(np.uint8)
-    return visible
+def _heat_map(reference: Image, drawn: Image, gain: int) -> Image:
+    """The largest difference of the three channels, black to red to white."""
+    difference = np.abs(drawn.astype(np.int16) - reference.astype(np.int16)).max(axis=2)
+    steps = np.minimum(difference * gain, 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_HOT), dtype=np.uint8)
 
 
 def _figure(image: Image, caption: str) -> str:

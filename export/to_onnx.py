@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from runtime.artifact import INPUT_NAME, META_KEY, OUTPUT_NAME, ArtifactMeta
@@ -20,39 +21,73 @@ from runtime.files import written_whole
 OPSET = 18
 """TensorRT 10.3 (JetPack 6) parses opset 9 to 20."""
 MAX_IR_VERSION = 10
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_MAX_SIDE_PX = 8192
 
 
 class FrameInFrameOut(nn.Module):
     """A generator between what a camera gives and what a screen takes.
 
     `forward` maps uint8 [N, H, W, 3], BGR, 0 to 255, to the same; inside, the generator sees
-    float [N, 3, H, W], RGB, -1 to 1. The order of the steps is the one that TensorRT's parser
-    accepts: cast before any transpose of the frame, and back to uint8 as the very last step.
+    float [N, C, h, w], RGB (or grey, as Pillow's mode L), -1 to 1. The order of the steps is the
+    one that TensorRT's parser accepts: cast before any transpose of the frame, and back to uint8
+    as the very last step.
     """
 
     reversed_channels: Tensor
+    grey_weights: Tensor
 
-    def __init__(self, generator: nn.Module, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        network_size_px: tuple[int, int] | None = None,
+        input_channels: int = 3,
+        output_channels: int = 3,
+    ) -> None:
+        """Wrap `generator`.
+
+        Args:
+            generator: float [N, C, h, w] to float [N, C', h, w].
+            network_size_px: (h, w) that frames are resized to and back from, bilinear without
+                antialias; None: the frame's own size.
+            input_channels: 3, or 1 for grey.
+            output_channels: 3, or 1 for grey, which comes out as three equal channels.
+        """
         super().__init__()
-        self.generator = generator.to(_DTYPES[precision])
-        self.dtype = _DTYPES[precision]
+        self.generator = generator
+        self.network_size_px = network_size_px
+        self.input_channels = input_channels
+        self.output_channels = output_channels
         self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
+        bgr_weights = torch.tensor([0.114, 0.587, 0.299]).reshape(1, 3, 1, 1)
+        self.register_buffer("grey_weights", bgr_weights, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        bgr = frames.to(self.dtype).permute(0, 3, 1, 2)
-        rgb = bgr.index_select(1, self.reversed_channels)
-        drawn = self.generator(rgb * (1 / 127.5) - 1.0)
+        bgr = frames.to(torch.float32).permute(0, 3, 1, 2)
+        if self.input_channels == 1:
+            picture = (bgr * self.grey_weights).sum(dim=1, keepdim=True).round()
+        else:
+            picture = bgr.index_select(1, self.reversed_channels)
+        drawn = self.generator(self._to_network(picture) * (1 / 127.5) - 1.0)
+        if self.network_size_px is not None:
+            drawn = functional.interpolate(drawn, size=bgr.shape[2:], mode="bilinear")
         levels = (drawn * 127.5 + 127.5).clamp(0.0, 255.0).round()
-        translated: Tensor = levels.index_select(1, self.reversed_channels).permute(0, 2, 3, 1)
-        return translated.to(torch.uint8)
+        if self.output_channels == 1:
+            bgr_out = torch.cat([levels, levels, levels], dim=1)
+        else:
+            bgr_out = levels.index_select(1, self.reversed_channels)
+        return bgr_out.permute(0, 2, 3, 1).to(torch.uint8)
+
+    def _to_network(self, picture: Tensor) -> Tensor:
+        if self.network_size_px is None:
+            return picture
+        return functional.interpolate(picture, size=self.network_size_px, mode="bilinear")
 
 
 def folded(generator: nn.Module) -> nn.Module:
     """A copy whose BatchNorm layers are part of the convolutions before them, computed in FP32.
 
-    Done here, not by the exporter, so that the FP16 form rounds each folded weight once. The
+    Done here, not by the exporter, so that a lower precision rounds each folded weight once. The
     generators of `trainer` keep `conv` and `norm` of a block under these names.
     """
     generator = copy.deepcopy(generator).eval()
@@ -66,19 +101,36 @@ def folded(generator: nn.Module) -> nn.Module:
 
 
 def onnx_from_generator(
-    generator: nn.Module, path: Path, meta: ArtifactMeta, opset: int = OPSET
+    generator: nn.Module,
+    path: Path,
+    meta: ArtifactMeta,
+    opset: int = OPSET,
+    *,
+    input_channels: int = 3,
+    output_channels: int = 3,
 ) -> None:
-    """Write the frame-in frame-out graph of `generator` to `path`, with `meta` inside.
+    """Write the frame-in frame-out graph of `generator` in FP32 to `path`, with `meta` inside.
 
     Args:
-        generator: in evaluation mode, float [N, 3, H, W] RGB -1 to 1 to the same.
+        generator: in evaluation mode, float [N, C, H, W] -1 to 1 to the same.
         path: file to write.
-        meta: its precision decides the type of all weights, its frame size the shape.
+        meta: its sizes, its batch and whether they are open decide the shape.
         opset: ONNX operator set.
+        input_channels: of the generator: 3 (RGB) or 1 (grey).
+        output_channels: the same of what it draws.
     """
-    height, width = meta.frame_size_px
-    wrapped = FrameInFrameOut(folded(generator), meta.precision).eval()
-    frames = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    resizes = meta.network_size_px != meta.frame_size_px
+    wrapped = FrameInFrameOut(
+        folded(generator),
+        network_size_px=meta.network_size_px if resizes else None,
+        input_channels=input_channels,
+        output_channels=output_channels,
+    ).eval()
+    frames = torch.zeros((meta.batch, *meta.frame_size_px, 3), dtype=torch.uint8)
+    if meta.dynamic:
+        # The exporter takes a size that is 1 while it traces for a fixed one.
+        sides = [max(side, 2 * meta.size_multiple) for side in meta.frame_size_px]
+        frames = torch.zeros((meta.batch, *sides, 3), dtype=torch.uint8)
     with _quiet_exporter():
         program = torch.onnx.export(
             wrapped,
@@ -87,6 +139,7 @@ def onnx_from_generator(
             opset_version=opset,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
+            dynamic_shapes=_open_sides(meta) if meta.dynamic else None,
             verbose=False,
         )
     if program is None:
@@ -105,6 +158,16 @@ def save_with_meta(model: onnx.ModelProto, path: Path, meta: ArtifactMeta) -> No
     onnx.checker.check_model(model)
     with written_whole(path) as beside:
         beside.write_bytes(model.SerializeToString())
+
+
+def _open_sides(meta: ArtifactMeta) -> tuple[dict[int, object], ...]:
+    multiple = meta.size_multiple
+    most = _MAX_SIDE_PX // multiple
+    rows, columns = torch.export.Dim("rows", max=most), torch.export.Dim("columns", max=most)
+    sides: dict[int, object] = {1: multiple * rows, 2: multiple * columns}
+    if meta.batch > 1:
+        sides[0] = torch.export.Dim("batch", max=meta.batch)
+    return (sides,)
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:

@@ -29,7 +29,6 @@ from runtime import machine
 from runtime.artifact import (
     BUILT_AHEAD,
     ArtifactMeta,
-    meta_of_engine,
     meta_of_onnx,
     sha256_of,
     sidecar_of,
@@ -60,7 +59,7 @@ class BuildOptions:
     timing_cache: Path | None = None
     """Measured kernels, kept from build to build: the next one takes seconds, not minutes."""
     version_compatible: bool = False
-    """The engine also loads in later TensorRT versions of the same major number."""
+    """The engine also loads in later TensorRT versions; they run code that it brings along."""
     hardware_compatible: bool = False
     """The engine also runs on other GPUs, from Ampere on; it may be slower."""
 
@@ -157,9 +156,9 @@ def engine_from_onnx(
         ModelError: the ONNX file is missing or is not ours.
         UserError: the disk is full.
     """
-    meta = _contract_of(onnx_path)
+    meta = contract_of(onnx_path)
     trt, library = tensorrt_library()
-    options = _in_effect(options, library, on_message)
+    options = in_effect(options, library, on_message)
     started = perf_counter()
 
     def build(post: Post, stopped: threading.Event) -> _Plan:
@@ -205,82 +204,6 @@ def engine_from_onnx(
     return BuiltEngine(engine_path, meta, engine_path.stat().st_size, build_s, plan.layers)
 
 
-def engine_on_disk(engine_path: Path) -> BuiltEngine:
-    """An engine that was built before, as the JSON beside it tells.
-
-    Raises:
-        ModelError: the engine or its JSON is missing or damaged.
-    """
-    meta = meta_of_engine(engine_path)
-    size_bytes = engine_path.stat().st_size
-    try:
-        layers = tuple(map(Layer.from_dict, meta.layers or ()))
-        build_s = float((meta.build or {}).get("seconds", 0))
-        expected_bytes = int((meta.build or {}).get("engine_bytes", size_bytes))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"the metadata of {sidecar_of(engine_path).name} is damaged ({error!r})",
-            "the JSON that p2p-export writes",
-            "build the engine again with: p2p-export model.onnx",
-        ) from error
-    if size_bytes != expected_bytes:
-        raise ModelError(
-            f"{engine_path.name} has {size_bytes} bytes, and its JSON says {expected_bytes}",
-            "an engine together with its own JSON file",
-            "copy both files again, or build it again with: p2p-export model.onnx",
-        )
-    return BuiltEngine(engine_path, meta, size_bytes, build_s, layers)
-
-
-def why_stale(
-    onnx_path: Path, engine_path: Path, options: BuildOptions = AS_IT_COMES
-) -> str | None:
-    """Why the engine must be built again; None where a new build would give the same.
-
-    Compared are the ONNX file's hash, what it says of itself, the options, the library with its
-    version, and the GPU; not the timing cache, which changes how long a build takes.
-
-    Raises:
-        EngineError: the library here cannot do an option.
-        ModelError: the ONNX file is missing or is not ours.
-    """
-    wanted = _contract_of(onnx_path)
-    if not engine_path.is_file():
-        return "no engine yet"
-    if not sidecar_of(engine_path).is_file():
-        return f"its {sidecar_of(engine_path).name} is missing"
-    try:
-        meta = engine_on_disk(engine_path).meta
-    except ModelError as error:
-        return error.received
-    if meta.onnx_sha256 != sha256_of(onnx_path):
-        return f"built from another {onnx_path.name}"
-    for name in ("precision", "frame_size_px", "batch", "dynamic"):
-        if getattr(meta, name) != getattr(wanted, name):
-            return f"built for {name} {getattr(meta, name)}, asked {getattr(wanted, name)}"
-    try:
-        _, library = tensorrt_library()
-    except EngineError as error:
-        return f"built by {meta.engine_library}, here is {error.received}"
-    if meta.engine_library != library:
-        return f"built by {meta.engine_library}, here is {library}"
-    gpus, _ = machine.gpus()
-    here = str(gpus[0]) if gpus else "no GPU"
-    if meta.gpu not in (BUILT_AHEAD, here):
-        return f"built on {meta.gpu}, here is {here}"
-    asked = _in_effect(options, library, lambda _message: None).to_dict()
-    built: dict[str, Any] = {**AS_IT_COMES.to_dict(), **(meta.build or {})}
-    flags = {
-        "workspace_mib": "--workspace",
-        "version_compatible": "--version-compatible",
-        "hardware_compatible": "--hardware-compatible",
-    }
-    for name, flag in flags.items():
-        if built[name] != asked[name]:
-            return f"built {_told(flag, built[name])}, asked {_told(flag, asked[name])}"
-    return None
-
-
 def profile_of(meta: ArtifactMeta, shape: Sequence[int]) -> dict[str, list[int]] | None:
     """The frames that a dynamic engine takes: `min`, `opt`, `max`, each [N, H, W, 3].
 
@@ -311,7 +234,12 @@ def profile_of(meta: ArtifactMeta, shape: Sequence[int]) -> dict[str, list[int]]
     }
 
 
-def _contract_of(onnx_path: Path) -> ArtifactMeta:
+def contract_of(onnx_path: Path) -> ArtifactMeta:
+    """The contract in an ONNX file of ours.
+
+    Raises:
+        ModelError: the file is missing or is not ours.
+    """
     meta = meta_of_onnx(onnx_path)
     if meta is None:
         raise ModelError(
@@ -322,7 +250,7 @@ def _contract_of(onnx_path: Path) -> ArtifactMeta:
     return meta
 
 
-def _in_effect(options: BuildOptions, library: str, say: Say) -> BuildOptions:
+def in_effect(options: BuildOptions, library: str, say: Say) -> BuildOptions:
     """The options that this library heeds; those that change nothing there are told.
 
     Raises:
@@ -437,10 +365,3 @@ def _add_profile(
             "export with another --frame-size or --imgsz",
         )
     return {frames.name: sizes}
-
-
-def _told(flag: str, value: object) -> str:
-    """`with --workspace 512`, `without --workspace`, `with --version-compatible`."""
-    if value in (None, False):
-        return f"without {flag}"
-    return f"with {flag}" if value is True else f"with {flag} {value}"

@@ -15,11 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines import open_engine
+from runtime.frame import resized
+from runtime.translator import Translator
 
 Image: TypeAlias = NDArray[np.uint8]
 Draw: TypeAlias = Callable[[Image], Image]
 """uint8 [H, W, 3] BGR to the same."""
+
+Size: TypeAlias = tuple[int, int]
+"""(height, width) in pixels."""
 
 EQUAL_PSNR_DB = 100.0
 """Stands for pictures that do not differ at all, whose PSNR is infinite."""
@@ -30,15 +34,35 @@ class Threshold:
     """What an artifact must keep on every picture to pass."""
 
     min_psnr_db: float
-    max_abs_diff: int
-    """Grey levels, at any pixel of any picture."""
+    max_abs_diff: int | None = None
+    """Grey levels, at any pixel of any picture; None: no such limit."""
+    min_ssim: float = 0.0
+
+    def allows(self, difference: Difference) -> bool:
+        """Whether one picture is close enough."""
+        return (
+            difference.psnr_db >= self.min_psnr_db
+            and difference.ssim >= self.min_ssim
+            and (self.max_abs_diff is None or difference.max_abs_diff <= self.max_abs_diff)
+        )
 
     def __str__(self) -> str:
-        levels = "1 grey level" if self.max_abs_diff == 1 else f"{self.max_abs_diff} grey levels"
-        return f"PSNR at least {self.min_psnr_db:g} dB and at most {levels} off anywhere"
+        parts = [f"PSNR at least {self.min_psnr_db:g} dB"]
+        if self.min_ssim:
+            parts.append(f"SSIM at least {self.min_ssim:g}")
+        if self.max_abs_diff is not None:
+            levels = "1 grey level" if self.max_abs_diff == 1 else f"{self.max_abs_diff} levels"
+            parts.append(f"at most {levels} off anywhere")
+        return ", ".join(parts)
 
 
-THRESHOLDS = {"fp32": Threshold(50.0, 1), "fp16": Threshold(45.0, 3)}
+THRESHOLDS = {
+    "fp32": Threshold(50.0, 1),
+    "fp16": Threshold(45.0, 3),
+    "int8": Threshold(35.0, None, 0.97),
+}
+CAMERA_SIZE_PX = (480, 640)
+CAMERA_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -69,16 +93,18 @@ class Parity:
     threshold: Threshold
     differences: tuple[Difference, ...]
     """One a picture; empty when it could not be run here."""
+    at_camera_size: tuple[Difference, ...] = ()
+    """The same for frames of a camera's size, resized by the runtime to the artifact's."""
+    repeats: bool = True
+    """Whether the same frame gives the same picture twice: no dropout is alive."""
 
     @property
     def passed(self) -> bool | None:
         """None: could not be run here, so nothing is known."""
         if not self.differences:
             return None
-        return (
-            self.psnr_db >= self.threshold.min_psnr_db
-            and self.max_abs_diff <= self.threshold.max_abs_diff
-        )
+        pictures = (*self.differences, *self.at_camera_size)
+        return self.repeats and all(map(self.threshold.allows, pictures))
 
     @property
     def psnr_db(self) -> float:
@@ -110,15 +136,48 @@ class Parity:
         }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The pictures that artifacts are held against."""
+
+    frames: Sequence[Image]
+    """uint8 [H, W, 3] BGR of the artifacts' frame size."""
+    references: Sequence[Image]
+    """What the reference draws of them."""
+    camera_frames: Sequence[Image]
+    """Of a camera's size."""
+    camera_references: Sequence[Image]
+
+    @classmethod
+    def drawn(
+        cls, frames: Sequence[Image], reference: Draw, working_size_px: Callable[[Size], Size]
+    ) -> Comparison:
+        """Let the reference draw.
+
+        Args:
+            frames: of the artifacts' frame size.
+            reference: draws a frame of any size that the artifact takes.
+            working_size_px: from a frame's size to the one that the runtime brings it to.
+        """
+        camera = [resized(frame, CAMERA_SIZE_PX) for frame in frames[:CAMERA_PICTURES]]
+        size_px = working_size_px(CAMERA_SIZE_PX)
+        return cls(
+            frames,
+            [reference(frame) for frame in frames],
+            camera,
+            [resized(reference(resized(frame, size_px)), CAMERA_SIZE_PX) for frame in camera],
+        )
+
+
 def check_parity(
-    path: Path, references: Sequence[Image], frames: Sequence[Image]
+    path: Path, comparison: Comparison, threshold: Threshold | None = None
 ) -> tuple[Parity, list[Image]]:
     """Run an artifact through the engine that ships, and compare it with the reference pictures.
 
     Args:
         path: an `.onnx` or `.engine` file.
-        references: what the FP32 PyTorch generator draws, uint8 [H, W, 3] BGR.
-        frames: what it was given, of the artifact's frame size.
+        comparison: frames, and what the FP32 reference draws of them.
+        threshold: None: the one of its precision.
 
     Returns:
         The finding, and the pictures that the artifact drew.
@@ -126,15 +185,21 @@ def check_parity(
     Raises:
         EngineError: this machine cannot run it.
     """
-    engine = open_engine(path)
-    try:
-        drawn = [engine.infer(frame[None])[0].copy() for frame in frames]
-        differences = tuple(map(Difference.between, references, drawn))
-        precision = engine.meta.precision
-        threshold = THRESHOLDS[precision]
-        return Parity(path.name, precision, engine.description, threshold, differences), drawn
-    finally:
-        engine.close()
+    with Translator.load(path) as translator:
+        precision = translator.meta.precision
+        drawn = translator.batch(comparison.frames)
+        again = translator.batch(comparison.frames[: translator.meta.batch])
+        camera = translator.batch(comparison.camera_frames)
+        finding = Parity(
+            path.name,
+            precision,
+            translator.description,
+            threshold or THRESHOLDS[precision],
+            tuple(map(Difference.between, comparison.references, drawn)),
+            tuple(map(Difference.between, comparison.camera_references, camera)),
+            all(map(np.array_equal, drawn, again)),
+        )
+        return finding, drawn
 
 
 def not_run(file: str, precision: str, why: str) -> Parity:

@@ -16,6 +16,17 @@ from runtime.errors import ModelError
 from runtime.frame import Image, check_image, resized
 
 
+def working_size_px(meta: ArtifactMeta, size_px: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that a model works on a picture of `size_px` at.
+
+    The model's own; of a dynamic one the multiples of `meta.size_multiple` nearest to `size_px`.
+    """
+    if not meta.dynamic:
+        return meta.frame_size_px
+    height, width = (_nearest_multiple(side, meta.size_multiple) for side in size_px)
+    return height, width
+
+
 class Translator:
     """Translates pictures: one at a time when it is called, several at once in `batch`.
 
@@ -183,12 +194,8 @@ class Translator:
         return resized(batch[0], size_px)
 
     def _working_size(self, image: Image) -> tuple[int, int]:
-        """(height, width) that the model works on this picture at."""
-        meta = self.meta
-        if not meta.dynamic:
-            return meta.frame_size_px
-        height, width = (_nearest_multiple(side, meta.size_multiple) for side in image.shape[:2])
-        return height, width
+        height, width = image.shape[:2]
+        return working_size_px(self.meta, (height, width))
 
     def _room(self, count: int, size_px: tuple[int, int]) -> NDArray[np.uint8]:
         """Uninitialised uint8 [count, *size_px, 3], C-contiguous: of the last size, used again.

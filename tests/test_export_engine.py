@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from onnx_models import write_negative
 from test_export_onnx import meta
 
 import export.to_tensorrt as to_tensorrt
+from export.engine_cache import engine_on_disk, why_stale
 from export.engine_log import (
     in_a_thread,
     layers_in_inspection,
@@ -29,17 +31,15 @@ from export.engine_log import (
     progress_monitor_of,
 )
 from export.to_onnx import onnx_from_generator
-from export.to_tensorrt import (
-    BuildOptions,
-    engine_from_onnx,
-    engine_on_disk,
-    profile_of,
-    why_stale,
-)
+from export.to_tensorrt import BuildOptions, engine_from_onnx, profile_of
 from runtime import machine
 from runtime.artifact import META_KEY, meta_of_engine, meta_of_onnx, sha256_of, sidecar_of
+from runtime.engines.trt import TrtEngine
 from runtime.errors import EngineError, ModelError
 from trainer.config import GeneratorConfig
+
+A100 = machine.Gpu("A100", "8.0")
+PORTABLE = {"version_compatible": True, "hardware_compatible": True}
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="no tensorrt-rtx wheel for this platform")
 
@@ -416,6 +416,36 @@ def test_a_stale_engine_says_why(model, engine_path, monkeypatch, changed, why):
     assert found is None if why is None else found.startswith(why)
 
 
+@pytest.mark.parametrize(
+    ("changed", "library", "gpu", "fresh"),
+    [
+        (PORTABLE, "tensorrt 10.3.0", A100, True),
+        (PORTABLE, "tensorrt 10.13.3.9", machine.Gpu("Orin", "8.7"), True),
+        (PORTABLE, "tensorrt 10.2.0", A100, False),
+        (PORTABLE, "tensorrt 10.3.0", machine.Gpu("T4", "7.5"), False),
+        ({}, "tensorrt 10.3.0", A100, True),
+        ({}, "tensorrt 10.13.3.9", A100, False),
+        ({}, "tensorrt 10.3.0", machine.Gpu("Orin", "8.7"), False),
+    ],
+)
+def test_an_engine_is_stale_exactly_where_the_loader_refuses_it(
+    model, engine_path, monkeypatch, changed, library, gpu, fresh
+):
+    engine = engine_from_onnx(model, engine_path)
+    build = {**(engine.meta.build or {}), **changed}
+    contract = replace(engine.meta, build=build, engine_library="tensorrt 10.3.0", gpu=str(A100))
+    sidecar_of(engine_path).write_text(contract.to_json())
+    name, version = library.split()
+    stand_in = SimpleNamespace(__version__=version, Builder=None)
+    monkeypatch.setitem(sys.modules, name, stand_in)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    monkeypatch.setattr(machine, "gpus", lambda: ([gpu], "driver for CUDA 12.6"))
+    why = why_stale(model, engine_path, BuildOptions(**changed))
+    with pytest.raises(EngineError) as caught:  # a loader that takes it gets as far as pycuda
+        TrtEngine(engine_path)
+    assert (why is None) == ("needs pycuda" in caught.value.received) == fresh, why
+
+
 class FullConfig:
     """Stands for the builder's configuration of the full TensorRT, which cannot be installed here.
 
@@ -460,7 +490,7 @@ def test_a_timing_cache_is_read_or_told_and_started_anew(tmp_path, stored, used,
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
 def test_a_timing_cache_is_written_back_and_read_again(model, engine_path, tmp_path, monkeypatch):
     # TensorRT-RTX still has the calls, and caches that hold nothing: they show the way there.
-    monkeypatch.setattr(to_tensorrt, "_in_effect", lambda options, _library, _say: options)
+    monkeypatch.setattr(to_tensorrt, "in_effect", lambda options, _library, _say: options)
     told: list[str] = []
     options = BuildOptions(timing_cache=tmp_path / "caches" / "timing")
     for _ in range(2):
@@ -477,7 +507,7 @@ def test_a_timing_cache_that_cannot_be_read_is_refused(tmp_path):
 
 def test_the_full_tensorrt_gets_every_option():
     options = BuildOptions(64, version_compatible=True, hardware_compatible=True)
-    assert to_tensorrt._in_effect(options, "tensorrt 10.3.0", lambda _line: None) is options
+    assert to_tensorrt.in_effect(options, "tensorrt 10.3.0", lambda _line: None) is options
     config = FullConfig()
     assert to_tensorrt._configure(rtx, config, options, None) is None
     assert config.flags == [rtx.BuilderFlag.VERSION_COMPATIBLE]

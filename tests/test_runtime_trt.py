@@ -7,8 +7,8 @@ each other; that the real libraries take these calls, only a GPU can show.
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +16,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import export.to_tensorrt as to_tensorrt
 import runtime.engines.trt as trt_engine
 from runtime import Translator, machine
 from runtime.artifact import BUILT_AHEAD, ArtifactMeta, sidecar_of
-from runtime.engines.trt import TrtEngine
+from runtime.engines.trt import TrtEngine, runs_on, runs_with
 from runtime.errors import EngineError, FrameError, ModelError
 
-API_FILES = sorted(Path("../shared/facts/tensorrt_api").glob("api_*.json"))
 ORIN = machine.Gpu("Orin", "8.7")
 
 
@@ -183,7 +181,7 @@ def opened(tmp_path, with_tensorrt, monkeypatch):
     def open_on(device, meta):
         monkeypatch.setattr(machine, "gpus", lambda: ([ORIN], "driver for CUDA 12.6"))
         monkeypatch.setattr(trt_engine, "_pycuda", lambda _path: device.pycuda_driver)
-        monkeypatch.setattr(trt_engine, "_deserialized", lambda _trt, _path: device)
+        monkeypatch.setattr(trt_engine, "_deserialized", lambda _trt, _path, _meta: device)
         return TrtEngine(engine_file(tmp_path, "tensorrt 10.3.0", meta=meta))
 
     return open_on
@@ -219,12 +217,121 @@ def test_an_engine_of_another_gpu_is_refused(tmp_path, with_tensorrt, monkeypatc
     assert "built on Xavier (compute 7.2), and here is Orin (compute 8.7)" in told
 
 
+FOR_LATER_VERSIONS = replace(META, build={"version_compatible": True})
+FROM_AMPERE_ON = replace(META, build={"hardware_compatible": True})
+
+
+@pytest.mark.parametrize(
+    ("built_by", "here"),
+    [
+        ("10.3.0", "10.3.0"),
+        ("10.3.0", "10.13.3.9"),
+        ("10.13.3.9", "11.4.0.106"),
+        ("10.3.0", "10.3.0.26"),
+        ("10.9.0", "10.10.0rc1"),
+    ],
+)
+def test_a_version_compatible_engine_loads_in_later_versions(
+    tmp_path, with_tensorrt, monkeypatch, built_by, here
+):
+    monkeypatch.setattr(Library, "__version__", here)
+    monkeypatch.setattr(machine, "gpus", lambda: ([ORIN], "driver for CUDA 12.6"))
+    path = engine_file(tmp_path, f"tensorrt {built_by}", meta=FOR_LATER_VERSIONS)
+    assert_it_gets_as_far_as_pycuda(path, monkeypatch)
+    path = engine_file(tmp_path, f"tensorrt {built_by}")
+    if built_by != here:
+        assert f"built by tensorrt {built_by}" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("built_by", "here"),
+    [
+        ("tensorrt 10.13.3.9", "10.3.0"),
+        ("tensorrt 11.4.0.106", "10.13.3.9"),
+        ("tensorrt 10.3.0.26", "10.3.0.9"),
+        ("tensorrt unknown", "10.3.0"),
+    ],
+)
+def test_a_version_compatible_engine_is_refused_by_earlier_versions(
+    tmp_path, with_tensorrt, monkeypatch, built_by, here
+):
+    monkeypatch.setattr(Library, "__version__", here)
+    told = refusal(engine_file(tmp_path, built_by, meta=FOR_LATER_VERSIONS))
+    assert f"built by {built_by}, and here is tensorrt {here}" in told
+    assert "the same version or a later one" in told
+
+
+def test_another_library_does_not_count_as_a_later_version():
+    meta = replace(FOR_LATER_VERSIONS, engine_library="tensorrt 1.0.0")
+    assert runs_with(meta, "tensorrt 1.7.1")
+    assert not runs_with(meta, "tensorrt_rtx 1.7.1")
+
+
+@pytest.mark.parametrize("flag", ["yes", 1, None, False])
+def test_only_a_contract_that_says_true_makes_an_engine_portable(flag):
+    meta = replace(
+        META,
+        engine_library="tensorrt 10.3.0",
+        gpu="A100 (compute 8.0)",
+        build={"version_compatible": flag, "hardware_compatible": flag},
+    )
+    assert not runs_with(meta, "tensorrt 10.13.3.9")
+    assert not runs_on(meta, ORIN)
+
+
+@pytest.mark.parametrize(
+    ("meta", "allowed"), [(META, False), (FROM_AMPERE_ON, False), (FOR_LATER_VERSIONS, True)]
+)
+def test_code_inside_an_engine_is_allowed_only_where_it_was_built_with_it(tmp_path, meta, allowed):
+    seen = []
+
+    class Runtime:
+        engine_host_code_allowed = False
+
+        def deserialize_cuda_engine(self, data):
+            seen.append((data, self.engine_host_code_allowed))
+            return "engine"
+
+    trt = SimpleNamespace(Runtime=lambda _logger: Runtime(), Logger=lambda _severity: None)
+    trt.Logger.ERROR = 1
+    path = engine_file(tmp_path, "tensorrt 10.3.0", meta=meta)
+    assert trt_engine._deserialized(trt, path, meta) == "engine"
+    assert seen == [(b"an engine", allowed)]
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.7", "9.0", "10.1", "12.0"])
+def test_a_hardware_compatible_engine_runs_on_every_gpu_from_ampere_on(
+    tmp_path, with_tensorrt, monkeypatch, capability
+):
+    gpu = machine.Gpu("another", capability)
+    monkeypatch.setattr(machine, "gpus", lambda: ([gpu], "driver for CUDA 12.6"))
+    built_on = "A100 (compute 8.0)"
+    path = engine_file(tmp_path, "tensorrt 10.3.0", built_on, FROM_AMPERE_ON)
+    assert_it_gets_as_far_as_pycuda(path, monkeypatch)
+    path = engine_file(tmp_path, "tensorrt 10.3.0", built_on)
+    assert f"built on {built_on}, and here is another (compute {capability})" in refusal(path)
+
+
+@pytest.mark.parametrize("capability", ["7.2", "7.5", "?"])
+def test_a_hardware_compatible_engine_is_refused_on_older_gpus(
+    tmp_path, with_tensorrt, monkeypatch, capability
+):
+    gpu = machine.Gpu("old", capability)
+    monkeypatch.setattr(machine, "gpus", lambda: ([gpu], "driver for CUDA 12.6"))
+    told = refusal(engine_file(tmp_path, "tensorrt 10.3.0", "A100 (compute 8.0)", FROM_AMPERE_ON))
+    assert f"and here is old (compute {capability})" in told
+    assert "a GPU of compute 8.0 or more" in told
+
+
+def assert_it_gets_as_far_as_pycuda(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    assert "pip install 'pix2pix-edge[gpu]'" in refusal(path)
+
+
 @pytest.mark.parametrize("gpu", [BUILT_AHEAD, str(ORIN)])
 def test_a_fitting_engine_gets_as_far_as_pycuda(tmp_path, with_tensorrt, monkeypatch, gpu):
     monkeypatch.setattr(machine, "gpus", lambda: ([ORIN], "driver for CUDA 12.6"))
-    monkeypatch.setitem(__import__("sys").modules, "pycuda.driver", None)
-    told = refusal(engine_file(tmp_path, "tensorrt 10.3.0", gpu))
-    assert "pip install 'pix2pix-edge[gpu]'" in told
+    assert_it_gets_as_far_as_pycuda(engine_file(tmp_path, "tensorrt 10.3.0", gpu), monkeypatch)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -322,20 +429,3 @@ def test_an_engine_that_was_compared_with_nothing_says_so(opened):
     assert opened(device, META).description == "tensorrt 10.3.0, Orin"
     unverified = opened(device, replace(META, verified=False))
     assert unverified.description.endswith("; not verified (--no-verify)")
-
-
-@pytest.mark.skipif(not API_FILES, reason="the lists of TensorRT's names are not here")
-@pytest.mark.parametrize("module", [to_tensorrt, trt_engine], ids=["builder", "engine"])
-@pytest.mark.parametrize("api_file", API_FILES, ids=lambda path: path.stem)
-def test_every_tensorrt_name_that_is_used_exists_in_this_version(api_file, module):
-    names = json.loads(api_file.read_text())
-    members = {member for found in names.values() for member in found}
-    source = Path(module.__file__).read_text()
-    used = set(re.findall(r"\btrt\.([A-Z]\w+)(?:\.([A-Z]\w+))?", source))
-    assert used
-    for first, second in used:
-        assert first in names, first
-        assert not second or second in names[first] or second in names, (first, second)
-    objects = r"\b(?:builder|network|config|parser|runtime|_?engine|_execution)\.([a-z]\w+)\("
-    for called in set(re.findall(objects, source)):
-        assert called in members, called

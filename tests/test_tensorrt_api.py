@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
+import export.engine_cache
 import export.engine_log
 import export.to_tensorrt
 import runtime.engines.trt
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = (export.to_tensorrt, export.engine_log, runtime.engines.trt)
+SOURCES = (export.to_tensorrt, export.engine_cache, export.engine_log, runtime.engines.trt)
 VERSIONS = ("10.3.0", "10.13.3.9", "11.4.0.106")
 API_FILES = sorted((ROOT.parent / "shared/facts/tensorrt_api").glob("*.json"))
 
@@ -71,7 +72,7 @@ NEEDED = {
     "OnnxParser": {"get_error", "num_errors", "parse_from_file"},
     "ParserError": {"desc", "node_operator"},
     "ProfilingVerbosity": {"DETAILED"},
-    "Runtime": {"deserialize_cuda_engine"},
+    "Runtime": {"deserialize_cuda_engine", "engine_host_code_allowed"},
     "TensorIOMode": {"INPUT"},
 }
 """By class; the same in every version of `VERSIONS`."""
@@ -141,7 +142,6 @@ RETURN_ANY = {
     "progress_monitor_of": "our class",
     "_configure": "ITimingCache",
     "_deserialized": "ICudaEngine",
-    "_library_of": MODULE,
     "_pycuda": "of pycuda",
 }
 """Our own functions that give something annotated `Any`."""

@@ -92,6 +92,20 @@ def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
     return generator.eval(), info
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is one of `p2p-train`, or at least none that another project wrote.
+
+    A damaged `.safetensors` counts as ours, so that reading it tells what is wrong.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {}) or not list(file.keys())
+    except SafetensorError:
+        return True
+
+
 @dataclass
 class TrainingState:
     """All that a run needs to go on as if it had never stopped."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,45 @@ from runtime.artifact import (
 from runtime.engines.base import GraphShape, check_frames, check_graph, described
 from runtime.errors import EngineError, FrameError
 
+_AMPERE = (8, 0)
+"""The compute capability from which on engines run that are `hardware_compatible`."""
+
+
+def runs_with(meta: ArtifactMeta, library: str) -> bool:
+    """Whether this TensorRT loads the engine: the one that built it; a later one too, if it was
+    built `version_compatible`.
+
+    Source: NVIDIA TensorRT documentation, Engine Compatibility.
+
+    Args:
+        meta: of an engine.
+        library: name and version, as in `ArtifactMeta.engine_library`.
+    """
+    built_by = meta.engine_library or ""
+    if library == built_by:
+        return True
+    name, _, version = library.partition(" ")
+    built_name, _, built_version = built_by.partition(" ")
+    here, builder = _numbers(version), _numbers(built_version)
+    later = bool(builder) and here >= builder
+    return name == built_name and later and _is_built(meta, "version_compatible")
+
+
+def runs_on(meta: ArtifactMeta, gpu: machine.Gpu | None) -> bool:
+    """Whether the engine runs on this GPU: the one that it was built on; any from Ampere on, if
+    it was built `hardware_compatible`; any at all, if it was built ahead.
+
+    Args:
+        meta: of an engine.
+        gpu: None, where there is none: an engine that was built ahead waits for one.
+    """
+    if meta.gpu == BUILT_AHEAD:
+        return True
+    if gpu is None:
+        return False
+    from_ampere_on = _numbers(gpu.compute_capability) >= _AMPERE
+    return meta.gpu == str(gpu) or (from_ampere_on and _is_built(meta, "hardware_compatible"))
+
 
 class TrtEngine:
     """Runs an engine file of `p2p-export` on GPU 0, in the device's primary context.
@@ -37,17 +77,17 @@ class TrtEngine:
 
     Raises:
         ModelError: the engine or its JSON contract is missing or damaged, or they disagree.
-        EngineError: TensorRT, pycuda or the GPU is missing, or not the one it was built for.
+        EngineError: TensorRT, pycuda or the GPU is missing, or not one that it was built for.
     """
 
     def __init__(self, path: Path) -> None:
         self.meta = meta_of_engine(path)
-        trt = _library_of(path, self.meta)
+        trt, self._library = _library_of(path, self.meta)
         _check_gpu(path, self.meta)
         self._cuda = _pycuda(path)
         self._context: Any = self._cuda.Device(0).retain_primary_context()
         with self._current():
-            self._engine = _deserialized(trt, path)
+            self._engine = _deserialized(trt, path, self.meta)
             shape = _shape_of(self._engine)
             check_graph(path.name, self.meta, shape)
             self._any_shape = None in shape
@@ -56,9 +96,7 @@ class TrtEngine:
             self._buffers = _Buffers(self._cuda)
             self._shape: tuple[int, ...] = ()
             self._take((self.meta.batch, *self.meta.frame_size_px, 3))
-        self.description = described(
-            f"{self.meta.engine_library}, {machine.gpus()[0][0].name}", self.meta
-        )
+        self.description = described(f"{self._library}, {machine.gpus()[0][0].name}", self.meta)
 
     def infer(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Translate a batch.
@@ -85,7 +123,7 @@ class TrtEngine:
             self._cuda.memcpy_htod_async(buffers.device_in, host_in, self._stream)
             if not self._execution.execute_async_v3(self._stream.handle):
                 raise EngineError(
-                    f"{self.meta.engine_library} refused to run the engine",
+                    f"{self._library} refused to run the engine",
                     "an engine that was built on this machine",
                     "build it again with: p2p-export model.onnx",
                 )
@@ -190,22 +228,22 @@ def _shape_of(engine: Any) -> GraphShape:
     return count, height, width
 
 
-def _library_of(path: Path, meta: ArtifactMeta) -> Any:
-    """The TensorRT that built the engine: an engine loads in its own version alone."""
-    name, _, version = (meta.engine_library or "").partition(" ")
+def _library_of(path: Path, meta: ArtifactMeta) -> tuple[Any, str]:
+    """A TensorRT that loads the engine, and its name with version."""
+    name = (meta.engine_library or "").partition(" ")[0]
     try:
         trt = importlib.import_module(name) if name in ("tensorrt", "tensorrt_rtx") else None
     except ImportError:
         trt = None
-    found = None if trt is None else trt.__version__
-    if found != version:
+    found = f"no {name}" if trt is None else f"{name} {trt.__version__}"
+    if trt is None or not runs_with(meta, found):
+        portable = _is_built(meta, "version_compatible")
         raise EngineError(
-            f"{path.name} was built by {meta.engine_library}, and here is "
-            + (f"{name} {found}" if found else f"no {name}"),
-            "the same version",
+            f"{path.name} was built by {meta.engine_library}, and here is {found}",
+            "the same version" + (" or a later one" if portable else ""),
             f"build it here with: p2p-export {path.with_suffix('.onnx').name}",
         )
-    return trt
+    return trt, found
 
 
 def _check_gpu(path: Path, meta: ArtifactMeta) -> None:
@@ -216,12 +254,23 @@ def _check_gpu(path: Path, meta: ArtifactMeta) -> None:
             "a GPU with its driver",
             f"run the ONNX file instead: {path.with_suffix('.onnx').name}",
         )
-    if meta.gpu not in (BUILT_AHEAD, str(gpus[0])):
+    if not runs_on(meta, gpus[0]):
+        portable = _is_built(meta, "hardware_compatible")
         raise EngineError(
             f"{path.name} was built on {meta.gpu}, and here is {gpus[0]}",
-            "the GPU that it was built on",
+            "a GPU of compute 8.0 or more" if portable else "the GPU that it was built on",
             f"build it here with: p2p-export {path.with_suffix('.onnx').name}",
         )
+
+
+def _is_built(meta: ArtifactMeta, option: str) -> bool:
+    return isinstance(meta.build, dict) and meta.build.get(option) is True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with; none in what is no version."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _pycuda(path: Path) -> Any:
@@ -237,8 +286,11 @@ def _pycuda(path: Path) -> Any:
     return cuda
 
 
-def _deserialized(trt: Any, path: Path) -> Any:
+def _deserialized(trt: Any, path: Path, meta: ArtifactMeta) -> Any:
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    if _is_built(meta, "version_compatible"):
+        # Such an engine brings the runtime of its builder with it: code, so allow no other.
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise EngineError(
