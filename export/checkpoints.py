@@ -49,6 +49,11 @@ class Checkpoint:
         return sha256_of(self.path)
 
     @property
+    def least_side_px(self) -> int:
+        """Of a picture: all but a U-Net mirror it where it is smallest, which takes two pixels."""
+        return self.size_multiple * (1 if self.name.startswith("unet") else 2)
+
+    @property
     def training(self) -> str:
         """What it was trained on, in words."""
         if self.data is None:

@@ -17,7 +17,13 @@ from rich.table import Table
 from export.checkpoints import newest_run, open_checkpoint
 from export.console import console_ui
 from export.job import ONNX_NAMES, Exported, export_engine, export_subject
-from export.settings import CALIBRATION_METHODS, TARGETS, UPSAMPLES, ExportSettings
+from export.settings import (
+    CALIBRATION_METHODS,
+    DEFAULT_OPSET,
+    TARGETS,
+    UPSAMPLES,
+    ExportSettings,
+)
 from export.subjects import subject_of_checkpoint, subject_of_onnx, subject_of_stranger
 from export.to_tensorrt import BuildOptions
 from export.ui import Ui
@@ -78,7 +84,9 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
 @click.option("--frame-size", type=ImageSize(), help="HxW of frames, resized in the graph.")
 @click.option("--dynamic", is_flag=True, help="Frames of any size that fits the network.")
 @click.option("--batch", type=click.IntRange(1), default=1, help="Frames of one inference.")
-@click.option("--opset", type=click.IntRange(18, 20), default=18, help="Up to what 10.3 parses.")
+@click.option(
+    "--opset", type=click.IntRange(18, 20), default=DEFAULT_OPSET, help="Up to what 10.3 parses."
+)
 @click.option(
     "--upsample",
     type=click.Choice(UPSAMPLES),
@@ -206,8 +214,9 @@ def _tell(exported: Exported, settings: ExportSettings, console: Console) -> Non
         if settings.fp16 or settings.int8:
             raise exported.engine_error
         console.print(f"no engine: {exported.engine_error}")
-    fastest = exported.onnx_files.get("int8.cpu", models[0])
-    console.print(f"next   p2p-live {fastest} --source 0")
+    if settings.batch == 1 or settings.dynamic:
+        fastest = exported.onnx_files.get("int8.cpu", models[0])
+        console.print(f"next   p2p-live {fastest} --source 0")
 
 
 def _inspect(source: Path | None) -> None:
@@ -236,12 +245,7 @@ def _export_onnx(
         _check_fixed(source, meta, settings)
         more = meta.precision == "fp32" and (settings.fp16 or settings.int8)
         if not more:
-            if settings.int8 and meta.precision != "int8":
-                raise ModelError(
-                    f"--int8 for {source}, which is {meta.precision}",
-                    "an FP32 file or a checkpoint",
-                    "name model.onnx or the checkpoint",
-                )
+            _check_engine_only(source, meta, settings)
             return export_engine(source, out, settings.build_options, ui)
         _need_onnx(source)
         return export_subject(subject_of_onnx(source, meta, settings), out, settings, ui)
@@ -249,6 +253,17 @@ def _export_onnx(
     from export.foreign_onnx import open_image_model
 
     model = open_image_model(source, settings.network_size_px, value_range, color_order)
+    _refuse_fixed(
+        source,
+        {
+            "--frame-size": settings.frame_size_px not in (None, model.size_px),
+            "--dynamic": settings.dynamic,
+            "--batch": settings.batch != 1,
+            "--norm-stats": settings.norm_stats is not None,
+            "--opset": settings.opset not in (DEFAULT_OPSET, model.opset),
+        },
+    )
+    _refuse_other_precision(source, model.precision, settings)
     if out.resolve() == source.parent.resolve() and source.name in ONNX_NAMES.values():
         raise ModelError(
             f"the export of {source} would overwrite it",
@@ -282,18 +297,57 @@ def _check_fixed(source: Path, meta: ArtifactMeta, settings: ExportSettings) -> 
             "a checkpoint, which can be exported at any size",
             "leave --imgsz out, or name the checkpoint",
         )
-    for flag, given in (
-        ("--frame-size", settings.frame_size_px not in (None, meta.frame_size_px)),
-        ("--dynamic", settings.dynamic and not meta.dynamic),
-        ("--batch", settings.batch not in (1, meta.batch)),
-        ("--norm-stats", settings.norm_stats not in (None, meta.norm_stats)),
-    ):
-        if given:
+    _refuse_fixed(
+        source,
+        {
+            "--frame-size": settings.frame_size_px not in (None, meta.frame_size_px),
+            "--dynamic": settings.dynamic and not meta.dynamic,
+            "--batch": settings.batch not in (1, meta.batch),
+            "--norm-stats": settings.norm_stats not in (None, meta.norm_stats),
+            "--opset": settings.opset not in (DEFAULT_OPSET, meta.opset),
+            "--upsample": settings.upsample not in ("keep", meta.upsample),
+        },
+    )
+
+
+def _refuse_fixed(source: Path, changed: dict[str, bool]) -> None:
+    for flag, is_changed in changed.items():
+        if is_changed:
             raise ModelError(
                 f"{flag} for {source}, which is exported already",
                 "a checkpoint, where it can still be chosen",
                 f"leave {flag} out, or name the checkpoint",
             )
+
+
+def _refuse_other_precision(source: Path, precision: str, settings: ExportSettings) -> None:
+    for flag, asked, name in (
+        ("--fp16", settings.fp16, "fp16"),
+        ("--int8", settings.int8, "int8"),
+    ):
+        if asked and precision not in ("fp32", name):
+            raise ModelError(
+                f"{flag} for {source}, which is {precision}",
+                "an FP32 file or a checkpoint",
+                "name model.onnx or the checkpoint",
+            )
+
+
+def _check_engine_only(source: Path, meta: ArtifactMeta, settings: ExportSettings) -> None:
+    """Refuse what an engine alone is not."""
+    _refuse_other_precision(source, meta.precision, settings)
+    if not settings.build:
+        raise ModelError(
+            f"--no-engine for {source}, of which only an engine is left to make",
+            "something to do",
+            "leave --no-engine out, or ask an FP32 file for --fp16 or --int8",
+        )
+    if meta.target == "cpu":
+        raise ModelError(
+            f"{source} is INT8 in the form of ONNX Runtime's CPU",
+            "the form that TensorRT takes",
+            "name model.int8.onnx; p2p-export --int8 writes both",
+        )
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,20 @@ def calibration_of_folder(
             f"name a larger folder with {flag}, or raise --fraction",
         )
     return images_of_folder(folder, size_px, direction, count, flag)
+
+
+def in_two_sizes(images: GateImages, size_px: tuple[int, int]) -> GateImages:
+    """Each third picture at another size, since a dynamic model has other activations there:
+    its deepest layers see more than the border's zeros."""
+    height, width = size_px
+    return replace(
+        images,
+        frames=[
+            resized(frame, size_px) if number % 3 == 1 else frame
+            for number, frame in enumerate(images.frames)
+        ],
+        origin=f"{images.origin}, each third at {height}x{width}",
+    )
 
 
 def images_of_data(

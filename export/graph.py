@@ -123,6 +123,14 @@ def names_in(model: onnx.ModelProto) -> set[str]:
     return names | {name for node in graph.node for name in node.output}
 
 
+def drop_unused_weights(model: onnx.ModelProto) -> None:
+    """Forget, in place, what is stored and no node reads, nor any node of a graph inside one."""
+    read = set(_names_read(model.graph.node)) | {value.name for value in model.graph.output}
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(stored)
+
+
 def load_model(path: Path) -> onnx.ModelProto:
     """An ONNX file of ours, read whole."""
     return onnx.load(str(path))
@@ -131,6 +139,14 @@ def load_model(path: Path) -> onnx.ModelProto:
 def product(sides: Sequence[int | None]) -> int:
     """Of all sides of a shape; an open one counts once."""
     return math.prod(side or 1 for side in sides)
+
+
+def _names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _names_read(inner.node)
 
 
 def _types(model: onnx.ModelProto) -> dict[str, TensorType]:

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from export.graph import Array, Graph, drawn_by, names_in, product, unique_name, values_of
 from export.half import FLOAT, HALF, Slots, half_slots, prepared, rounded_to_half, to_half
-from export.verify import Difference, Image
+from export.verify import Difference, Image, Threshold
 from runtime.errors import ModelError
 
 FP16_MAX = 65504.0
@@ -91,7 +91,7 @@ def half_that_passes(
     if not frames:
         raise ValueError("no frames to search with")
     search = _Search(prepared(model), frames, references)
-    wanted = Difference(min_psnr_db, 0.0, max_abs_diff)
+    allowed = Threshold(min_psnr_db, max_abs_diff)
     why = search.what_fp16_cannot_hold()
     if why:
         say(f"{len(why)} nodes stay in FP32, whose values FP16 cannot hold")
@@ -101,14 +101,14 @@ def half_that_passes(
         half = to_half(search.model, why)
         found = search.rehearsed(half)
         worst = _worst(found)
-        if _reaches(worst, wanted):
+        if worst and allowed.allows(worst):
             worst = _worst([worst, *search.drawn(half)])
-        if worst is not None and _reaches(worst, wanted):
+        if worst and allowed.allows(worst):
             return HalfResult(half, search.kept(why), worst.psnr_db)
         if search.nodes <= why.keys():
             raise ModelError(
                 f"a model that in FP32 itself draws {_told(worst)} from its references",
-                f"at least {min_psnr_db:g} dB and at most {max_abs_diff} levels",
+                str(allowed),
                 "give references that this model draws",
             )
         say(f"FP16 with {len(why)} nodes in FP32 draws {_told(worst)}: keeping more")
@@ -197,7 +197,7 @@ class _Search:
         reach, loss = self._measure_tensors()
         why: dict[str, str] = {}
         for node, slots in self._converted():
-            for name in (*_at(node.input, slots.inputs), *_at(node.output, slots.outputs)):
+            for name in _halves(node, slots):
                 if name in self._graph.weights:
                     reason = self._of_weight(node, name, reach)
                 elif reach[name] * HEADROOM > FP16_MAX:
@@ -284,7 +284,7 @@ class _Search:
         names = dict.fromkeys(
             name
             for node, slots in self._converted()
-            for name in (*_at(node.input, slots.inputs), *_at(node.output, slots.outputs))
+            for name in _halves(node, slots)
             if name not in self._graph.weights
         )
         reach = dict.fromkeys(names, 0.0)
@@ -392,18 +392,15 @@ def _hardest(differences: Sequence[Difference | None]) -> list[int]:
     return [int(index) for index in order[:RANKING_PICTURES]]
 
 
-def _reaches(worst: Difference | None, wanted: Difference) -> bool:
-    return (
-        worst is not None
-        and worst.psnr_db >= wanted.psnr_db
-        and worst.max_abs_diff <= wanted.max_abs_diff
-    )
-
-
 def _told(worst: Difference | None) -> str:
     if worst is None:
         return "values that are not finite"
     return f"{worst.psnr_db:.1f} dB and up to {worst.max_abs_diff} levels"
+
+
+def _halves(node: onnx.NodeProto, slots: Slots) -> list[str]:
+    """What becomes FP16 where the node does."""
+    return [*_at(node.input, slots.inputs), *_at(node.output, slots.outputs)]
 
 
 def _at(names: Sequence[str], indices: Sequence[int]) -> list[str]:

@@ -35,7 +35,7 @@ class NormChoice:
     stats: str | None
     """`running`, `batch`, or None: the generator has no BatchNorm."""
     why: str
-    """One line for people; empty where there was nothing to choose."""
+    """One line for people; empty where there was nothing to choose and nothing asked."""
 
 
 def choose_norm_stats(
@@ -56,7 +56,8 @@ def choose_norm_stats(
         draws: makes a function that draws with a generator.
     """
     if not has_batch_norm(generator):
-        return NormChoice(None, "")
+        idle = f"--norm-stats {asked} changes nothing: this generator has no BatchNorm"
+        return NormChoice(None, idle if asked else "")
     if asked is not None:
         return NormChoice(asked, f"BatchNorm: {_TOLD[asked]}, as asked with --norm-stats")
     if not pairs:

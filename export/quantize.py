@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.calibrate import Range
-from export.graph import Array, Graph, names_in, unique_name
+from export.graph import Array, Graph, drop_unused_weights, names_in, unique_name
 
 _ONLY_MOVES = ("DepthToSpace", "Identity", "Pad", "Reshape", "Slice", "Transpose", "MaxPool")
 """Operators that give values which they were given (or 0): one scale before and behind."""
@@ -53,11 +53,13 @@ FORMS = {form.name: form for form in (TENSORRT, CPU)}
 
 
 def quantizable(graph: Graph) -> list[onnx.NodeProto]:
-    """The convolutions that can be INT8: those with stored FP32 weights, transposed ones not."""
+    """The convolutions that can be INT8: FP32, all weights stored; transposed ones cannot."""
     return [
         node
         for node in graph.convolutions()
-        if node.op_type == "Conv" and graph.types[node.input[1]].dtype == TensorProto.FLOAT
+        if node.op_type == "Conv"
+        and graph.types[node.input[1]].dtype == TensorProto.FLOAT
+        and all(name in graph.weights for name in node.input[1:] if name)
     ]
 
 
@@ -121,10 +123,8 @@ class _Quantizer:
         made.CopyFrom(self._model)
         del made.graph.node[:], made.graph.value_info[:]
         made.graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input}
-        stored = [t for t in (*self._model.graph.initializer, *self._stored) if t.name in used]
-        del made.graph.initializer[:]
-        made.graph.initializer.extend(stored)
+        made.graph.initializer.extend(self._stored)
+        drop_unused_weights(made)
         onnx.checker.check_model(made)
         return made
 
@@ -182,10 +182,12 @@ class _Quantizer:
     def _is_carried(self, name: str) -> bool:
         """Whether only the bytes of a tensor are there, since its producer computes in bytes."""
         producer = self._graph.producer.get(name)
+        if producer is None or not self._form.carried:
+            return False
         return (
-            self._form.carried
-            and producer is not None
-            and (id(producer) in self._chosen or producer.op_type in _IN_BYTES)
+            id(producer) in self._chosen
+            or name in self._removed_relus
+            or (producer.op_type in _IN_BYTES and self._activations(producer) <= self._tensors)
         )
 
     def _offer(self, name: str, source: str | None = None) -> None:
@@ -290,10 +292,10 @@ class _Quantizer:
         half = unique_name(self._taken, f"{node.input[0]}_half")
         self._emit("Cast", [node.input[0]], half, to=TensorProto.FLOAT16)
         node.input[0] = half
-        for index, name in enumerate(node.input[1:], 1):
-            node.input[index] = self._store(
-                f"{name}_half", self._graph.weight(name).astype(np.float16)
-            )
+        for index, name in enumerate(node.input):
+            if name in self._graph.weights:
+                values = self._graph.weight(name).astype(np.float16)
+                node.input[index] = self._store(f"{name}_half", values)
         output = node.output[0]
         node.output[0] = unique_name(self._taken, f"{output}_half")
         self._nodes.append(node)

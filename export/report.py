@@ -75,7 +75,9 @@ def _told_camera(finding: Parity) -> str:
         return ""
     height, width = CAMERA_SIZE_PX
     worst = min(difference.psnr_db for difference in finding.at_camera_size)
-    return f"frames of {width}x{height}: {_db(worst)}; "
+    least = min(difference.ssim for difference in finding.at_camera_size)
+    off = max(difference.max_abs_diff for difference in finding.at_camera_size)
+    return f"frames of {width}x{height}: {_db(worst)}, {least:.5f}, {_levels(off)}; "
 
 
 def _as_json(run: GateRun) -> dict[str, object]:
@@ -96,6 +98,10 @@ def _as_json(run: GateRun) -> dict[str, object]:
                 "min_ssim": finding.threshold.min_ssim,
                 "max_abs_diff_allowed": finding.threshold.max_abs_diff,
                 "camera_psnr_db": min((d.psnr_db for d in finding.at_camera_size), default=None),
+                "camera_ssim": min((d.ssim for d in finding.at_camera_size), default=None),
+                "camera_max_abs_diff": max(
+                    (d.max_abs_diff for d in finding.at_camera_size), default=None
+                ),
                 "repeats": finding.repeats if ran else None,
             }
         )
@@ -120,8 +126,8 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .8rem;border-bottom:1px solid #dde3ea;text-align:left}
 td.n{text-align:right}.ok{color:#0a7a3c;font-weight:600}.bad{color:#b3261e;font-weight:600}
-.na{color:#6b7684}.row{display:flex;flex-wrap:wrap;gap:8px}
-figure{margin:0;flex:1 1 170px;max-width:272px}img{width:100%;border-radius:4px;display:block;
+.na{color:#6b7684}.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:8px}
+figure{margin:0}img{width:100%;border-radius:4px;display:block;
 image-rendering:pixelated;background:#000}figcaption{font-size:12px;color:#4d5866;
 margin:.2rem 0 .8rem}
 p.note{color:#4d5866}

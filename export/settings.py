@@ -13,6 +13,8 @@ TARGETS = ("tensorrt", "cpu")
 METHODS = ("minmax", "percentile", "entropy")
 """Ways to choose the range of an activation."""
 BEST = "best"
+DEFAULT_OPSET = 18
+"""TensorRT 10.3 (JetPack 6) parses opset 9 to 20."""
 CALIBRATION_METHODS = (BEST, *METHODS)
 
 
@@ -32,7 +34,7 @@ class ExportSettings:
     """Frames of any size, whose sides are multiples of the generator's."""
     batch: int = 1
     """Frames of one inference."""
-    opset: int = 18
+    opset: int = DEFAULT_OPSET
     upsample: str = "keep"
     """`subpixel`: transposed convolutions as convolution and depth-to-space, in every precision;
     INT8 is always made so."""

@@ -17,7 +17,9 @@ _SPENT_S = 20.0
 
 
 def frame_times_ms(models: Mapping[str, Path]) -> dict[str, float]:
-    """Median milliseconds of one inference of each model, their rounds interleaved.
+    """Median milliseconds that each model takes for a frame, their rounds interleaved.
+
+    A model that takes batches shares an inference among its frames.
 
     Args:
         models: by name: files that this machine can run.
@@ -39,7 +41,8 @@ def frame_times_ms(models: Mapping[str, Path]) -> dict[str, float]:
                 before = perf_counter()
                 engine.infer(frames[name])
                 if round_number:  # the first one warms up
-                    times[name].append((perf_counter() - before) * 1e3)
+                    spent_ms = (perf_counter() - before) * 1e3
+                    times[name].append(spent_ms / len(frames[name]))
             if round_number >= 2 and perf_counter() - started > _SPENT_S:
                 break
         return {name: median(values) for name, values in times.items()}

@@ -240,13 +240,13 @@ def _sizes(checkpoint: Checkpoint, settings: ExportSettings) -> tuple[Size, Size
         ModelError: not a size that the generator can take.
     """
     size_px = settings.network_size_px or (checkpoint.size_px, checkpoint.size_px)
-    multiple = checkpoint.size_multiple
-    if any(side % multiple or side == 0 for side in size_px):
-        nearest = [max(1, round(side / multiple)) * multiple for side in size_px]
+    multiple, least = checkpoint.size_multiple, checkpoint.least_side_px
+    if any(side % multiple or side < least for side in size_px):
+        nearest = [max(least, round(side / multiple) * multiple) for side in size_px]
         height, width = size_px
         raise ModelError(
             f"--imgsz {height}x{width} for {checkpoint.name}",
-            f"height and width in multiples of {multiple} pixels",
+            f"height and width in multiples of {multiple} pixels, at least {least}",
             f"use --imgsz {nearest[0]}x{nearest[1]}"
             + ("" if settings.dynamic else f", and --frame-size {height}x{width} for the frames"),
         )

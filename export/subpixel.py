@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph import Array, Graph, names_in, unique_name
+from export.graph import Array, Graph, drop_unused_weights, names_in, unique_name
 
 
 def with_subpixel_upsampling(
@@ -49,10 +49,7 @@ def with_subpixel_upsampling(
     del rewritten.graph.node[:], rewritten.graph.value_info[:]
     rewritten.graph.node.extend(nodes)
     rewritten.graph.initializer.extend(weights)
-    used = {name for node in nodes for name in node.input}
-    stored = [tensor for tensor in rewritten.graph.initializer if tensor.name in used]
-    del rewritten.graph.initializer[:]
-    rewritten.graph.initializer.extend(stored)
+    drop_unused_weights(rewritten)
     onnx.checker.check_model(rewritten)
     return rewritten, count
 
@@ -77,7 +74,8 @@ class _Axis:
 
 
 def _plan(graph: Graph, node: onnx.NodeProto) -> tuple[_Axis, _Axis] | None:
-    if node.op_type != "ConvTranspose" or node.input[1] not in graph.weights:
+    stored = all(name in graph.weights for name in node.input[1:] if name)
+    if node.op_type != "ConvTranspose" or not stored:
         return None
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     kernel = graph.types[node.input[1]].shape[2:]
@@ -111,7 +109,7 @@ def _axis(kernel: int, stride: int, pad_begin: int, pad_end: int, extra: int) ->
         reach = [
             (block, phase, index)
             for phase in range(stride)
-            for block in range(-kernel, kernel + 1)
+            for block in range(-kernel, kernel + pad_begin + 1)
             if 0 <= (index := phase - crop + pad_begin - stride * block) < kernel
         ]
         first = min(block for block, _, _ in reach)

@@ -147,6 +147,9 @@ class Comparison:
     camera_frames: Sequence[Image]
     """Of a camera's size."""
     camera_references: Sequence[Image]
+    other_frames: Sequence[Image] = ()
+    """Those of a camera at the size that a dynamic artifact takes them at."""
+    other_references: Sequence[Image] = ()
 
     @classmethod
     def drawn(
@@ -161,11 +164,16 @@ class Comparison:
         """
         camera = [resized(frame, CAMERA_SIZE_PX) for frame in frames[:CAMERA_PICTURES]]
         size_px = working_size_px(CAMERA_SIZE_PX)
+        working = [resized(frame, size_px) for frame in camera]
+        drawn = [reference(frame) for frame in working]
+        is_other = any(frame.shape[:2] != size_px for frame in frames)
         return cls(
             frames,
             [reference(frame) for frame in frames],
             camera,
-            [resized(reference(resized(frame, size_px)), CAMERA_SIZE_PX) for frame in camera],
+            [resized(picture, CAMERA_SIZE_PX) for picture in drawn],
+            working if is_other else (),
+            drawn if is_other else (),
         )
 
 

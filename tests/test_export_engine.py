@@ -30,7 +30,8 @@ from export.engine_log import (
     logger_of,
     progress_monitor_of,
 )
-from export.to_onnx import onnx_from_generator
+from export.half import to_half
+from export.to_onnx import onnx_from_generator, save_with_meta
 from export.to_tensorrt import BuildOptions, engine_from_onnx, profile_of
 from runtime import machine
 from runtime.artifact import META_KEY, meta_of_engine, meta_of_onnx, sha256_of, sidecar_of
@@ -100,11 +101,16 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     generator = lively_generator(GeneratorConfig("unet_256", ngf=64))
     engines = {}
+    onnx_from_generator(generator, folder / "fp32.onnx", meta("fp32"))
+    in_half(folder / "fp32.onnx", folder / "fp16.onnx", meta("fp16"))
     for precision in ("fp32", "fp16"):
         onnx_path = folder / f"{precision}.onnx"
-        onnx_from_generator(generator, onnx_path, meta(precision))
         engines[precision] = engine_from_onnx(onnx_path, folder / f"{precision}.engine")
     return engines
+
+
+def in_half(source: Path, target: Path, contract) -> None:
+    save_with_meta(to_half(onnx.load(str(source))), target, contract)
 
 
 @pytest.mark.slow
@@ -141,7 +147,8 @@ def test_contract_lies_beside_the_engine(built):
 def test_frames_of_camera_size_build_too(tmp_path):
     generator = lively_generator(GeneratorConfig("unet_256", ngf=4))
     path = tmp_path / "wide.onnx"
-    onnx_from_generator(generator, path, meta("fp16", (512, 768)))
+    onnx_from_generator(generator, path, meta("fp32", (512, 768)))
+    in_half(path, path, meta("fp16", (512, 768)))
     assert engine_from_onnx(path, tmp_path / "wide.engine").meta.frame_size_px == (512, 768)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from made_runs import lively_generator
 from onnx import TensorProto, helper, numpy_helper
 from test_export_onnx import meta
 from torch import nn
@@ -20,12 +20,12 @@ from export.foreign_onnx import frame_in_frame_out, open_image_model
 from export.graph import Graph, drawn_by
 from export.half import prepared, to_half
 from export.half_search import half_that_passes, rehearsal
-from export.job import torch_draws
-from export.to_onnx import onnx_from_generator, save_with_meta
+from export.to_onnx import FrameInFrameOut, onnx_from_generator, save_with_meta
 from export.to_tensorrt import engine_from_onnx
 from export.verify import Difference
 from runtime.errors import ModelError
 from trainer.config import GeneratorConfig
+from trainer.generators import build_generator
 from trainer.generators.resnet import ResNetGenerator
 from trainer.scenes import draw_pair
 
@@ -33,49 +33,96 @@ HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 GATE = (45.0, 3)
 
 
-SIDE = 128
+class Drawn(NamedTuple):
+    """A generator's FP32 graph, and what PyTorch draws with the generator."""
+
+    model: onnx.ModelProto
+    frames: list
+    references: list
+
+
+GENERATORS = {
+    "unet-batch": (128, lambda: build_generator(GeneratorConfig("unet_128", ngf=8))),
+    "unet-instance": (
+        128,
+        lambda: build_generator(GeneratorConfig("unet_128", ngf=8, norm="instance")),
+    ),
+    "resnet-instance": (
+        64,
+        lambda: build_generator(GeneratorConfig("resnet_9blocks", ngf=8, norm="instance")),
+    ),
+    "pix2pixhd-global": (  # the shape of its global generator
+        64,
+        lambda: ResNetGenerator(9, 4, 3, 3, "instance", 0.0, downsamplings=4),
+    ),
+}
+"""The side of the pictures, in pixels, and what draws them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small cost more to share among threads than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def frames():
-    return [np.ascontiguousarray(draw_pair(seed)[0][::2, ::2]) for seed in range(2)]
+def drawn(tmp_path_factory):
+    """Gives what a generator of `GENERATORS` draws, made once; a test that changes it copies."""
+
+    @cache
+    def made(name):
+        side_px, build = GENERATORS[name]
+        torch.manual_seed(1)
+        generator = build()
+        enliven(generator, side_px)
+        path = tmp_path_factory.mktemp("half") / "fp32.onnx"
+        onnx_from_generator(generator, path, meta("fp32", (side_px, side_px)))
+        frames = frames_of(side_px)
+        wrapped = FrameInFrameOut(deepcopy(generator)).eval()
+        with torch.inference_mode():
+            references = [wrapped(torch.from_numpy(f[None]))[0].numpy() for f in frames]
+        return Drawn(onnx.load(str(path)), frames, references)
+
+    return made
 
 
-@cache
-def lively(name, norm):
-    return lively_generator(GeneratorConfig(name, ngf=8, norm=norm))
+def frames_of(side_px):
+    step = 256 // side_px
+    return [np.ascontiguousarray(draw_pair(seed)[0][::step, ::step]) for seed in range(2)]
 
 
-def unet(norm="batch"):
-    return deepcopy(lively("unet_128", norm))
-
-
-def resnet():
-    return deepcopy(lively("resnet_9blocks", "instance"))
-
-
-def global_generator():
-    """The shape of pix2pixHD's global generator."""
-    torch.manual_seed(1)
-    generator = ResNetGenerator(9, 4, 3, 3, "instance", 0.0, downsamplings=4)
+def enliven(generator, side_px):
+    """Weights whose picture uses the whole range, and running statistics that are true."""
     with torch.no_grad():
-        generator.head.conv.weight.mul_(3)
-    return generator.eval()
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.mul_(3)
+            if isinstance(module, nn.BatchNorm2d):
+                module.bias.normal_(0, 0.3)
+                module.momentum = None  # the mean of all passes
+        if any(isinstance(module, nn.BatchNorm2d) for module in generator.modules()):
+            generator.train()
+            for _ in range(4):
+                generator(torch.rand(4, 3, side_px, side_px) * 2 - 1)
+    generator.eval()
 
 
-def graph_of(generator, folder):
-    path = folder / "fp32.onnx"
-    onnx_from_generator(generator, path, meta("fp32", (SIDE, SIDE)))
-    return onnx.load(str(path))
-
-
-def scaled(first, second, factor):
-    """Multiply what `first` gives and divide it away in `second`: ReLU lets factors through."""
-    with torch.no_grad():
-        first.weight.mul_(factor)
-        first.bias.mul_(factor)
-        if second is not None:
-            second.weight.div_(factor)
+def scaled(model, first, second, factor):
+    """A copy where the convolution number `first` gives `factor` times as much, and number
+    `second` takes it away again: ReLU lets factors through, and a norm takes them away itself."""
+    model = deepcopy(model)
+    graph = Graph(model)
+    convolutions = graph.convolutions()
+    factors = dict.fromkeys(convolutions[first].input[1:], factor)
+    if second is not None:
+        factors[convolutions[second].input[1]] = 1 / factor
+    for name, by in factors.items():
+        exact = graph.weight(name) * np.float32(by)
+        graph.weights[name].CopyFrom(numpy_helper.from_array(exact, name))
+    return model
 
 
 def searched(model, frames, references):
@@ -110,15 +157,9 @@ def casts(model):
     return [n for n in graph.nodes if n.op_type == "Cast" and n.name.endswith("_cast")]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [unet, lambda: unet("instance"), resnet, global_generator],
-    ids=["unet-batch", "unet-instance", "resnet-instance", "pix2pixhd-global"],
-)
-def test_generators_draw_in_fp16_what_pytorch_draws(make, frames, tmp_path):
-    generator = make()
-    model = graph_of(generator, tmp_path)
-    references = list(map(torch_draws(generator), frames))
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_draw_in_fp16_what_pytorch_draws(name, drawn):
+    model, frames, references = drawn(name)
     assert min(r.std() for r in references) > 5, "a plain picture would prove nothing"
     result = searched(model, frames, references)
     found = differences(rehearsal(result.model), frames, references)
@@ -138,11 +179,10 @@ def test_generators_draw_in_fp16_what_pytorch_draws(make, frames, tmp_path):
     ("factor", "told"),
     [(1e6, r"activations reach \S+e\+0\d, FP16 ends at 65504"), (1e-6, "activations lose")],
 )
-def test_nodes_whose_values_fp16_cannot_hold_stay_in_fp32(factor, told, frames, tmp_path):
-    generator = unet()
-    scaled(generator.down[6].conv, generator.up[0].conv, factor)
-    model = graph_of(generator, tmp_path)
-    references = list(map(torch_draws(generator), frames))
+def test_nodes_whose_values_fp16_cannot_hold_stay_in_fp32(factor, told, drawn):
+    model, frames, references = drawn("unet-batch")
+    model = scaled(model, 6, 7, factor)  # the innermost two
+    assert min(d.psnr_db for d in differences(model, frames, references)) > 50
     plain = differences(rehearsal(to_half(model)), frames, references)
     assert min(d.psnr_db for d in plain) < 40
     result = searched(model, frames, references)
@@ -152,11 +192,9 @@ def test_nodes_whose_values_fp16_cannot_hold_stay_in_fp32(factor, told, frames, 
     assert len(casts(result.model)) == 2, "one into the FP32 region and one out of it"
 
 
-def test_values_that_overflow_before_a_norm_keep_the_convolution_and_the_norm(frames, tmp_path):
-    generator = resnet()
-    scaled(generator.down[0].conv, None, 1e5)
-    model = graph_of(generator, tmp_path)
-    references = list(map(torch_draws(generator), frames))
+def test_values_that_overflow_before_a_norm_keep_the_convolution_and_the_norm(drawn):
+    model, frames, references = drawn("resnet-instance")
+    model = scaled(model, 1, None, 1e5)
     assert not good(differences(rehearsal(to_half(model)), frames, references))
     result = searched(model, frames, references)
     overflowing = [k for k in result.kept if "activations reach" in k.why or "reaches" in k.why]
@@ -164,20 +202,15 @@ def test_values_that_overflow_before_a_norm_keep_the_convolution_and_the_norm(fr
     assert good(differences(rehearsal(result.model), frames, references))
 
 
-def test_a_norm_whose_squares_overflow_stays_in_fp32_alone(frames, tmp_path):
-    generator = resnet()
-    scaled(generator.down[0].conv, None, 100.0)
-    model = graph_of(generator, tmp_path)
-    references = list(map(torch_draws(generator), frames))
-    kept = searched(model, frames, references).kept
+def test_a_norm_whose_squares_overflow_stays_in_fp32_alone(drawn):
+    model, frames, references = drawn("resnet-instance")
+    kept = searched(scaled(model, 1, None, 1000.0), frames, references).kept
     assert {k.op_type for k in kept} == {"InstanceNormalization"}
     assert any("squares reach" in k.why for k in kept)
 
 
-def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(frames, tmp_path):
-    generator = unet()
-    model = graph_of(generator, tmp_path)
-    references = list(map(torch_draws(generator), frames))
+def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(drawn):
+    model, frames, references = drawn("unet-batch")
     plain = min(d.psnr_db for d in differences(rehearsal(to_half(model)), frames, references))
     lines = []
     result = half_that_passes(model, frames, references, plain + 1, 3, lines.append)
@@ -187,7 +220,7 @@ def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(fra
     assert any("keeping more" in line for line in lines)
 
 
-def test_references_of_another_model_are_refused_with_what_was_drawn(frames):
+def test_references_of_another_model_are_refused_with_what_was_drawn():
     model = small_graph(18)
     with pytest.raises(ModelError, match=r"in FP32 itself draws \d+\.\d dB"):
         half_that_passes(model, small_frames(), [255 - f for f in small_frames()], *GATE)
@@ -355,7 +388,8 @@ def test_a_bias_too_small_for_fp16_costs_nothing_and_keeps_nothing():
     assert half_that_passes(model, small_frames(), references, *GATE).kept == ()
 
 
-def test_a_strangers_network_becomes_fp16(frames, tmp_path):
+def test_a_strangers_network_becomes_fp16(tmp_path):
+    frames = frames_of(64)
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -366,7 +400,7 @@ def test_a_strangers_network_becomes_fp16(frames, tmp_path):
         nn.Tanh(),
     ).eval()
     path = tmp_path / "theirs.onnx"
-    picture = torch.zeros(1, 3, SIDE, SIDE)
+    picture = torch.zeros(1, 3, 64, 64)
     torch.onnx.export(network, (picture,), path, dynamo=True, opset_version=18, verbose=False)
     wrapped = frame_in_frame_out(open_image_model(path, None, "-1..1", "RGB"))
     references = drawn_by(wrapped, frames)
@@ -392,14 +426,12 @@ def test_tensorrt_builds_a_strangers_half_graph(opset, tmp_path):
 
 
 @pytest.mark.slow
-def test_tensorrt_builds_a_mixed_graph_with_the_types_that_were_asked(frames, tmp_path):
+def test_tensorrt_builds_a_mixed_graph_with_the_types_that_were_asked(drawn, tmp_path):
     pytest.importorskip("tensorrt_rtx")
-    generator = resnet()
-    scaled(generator.down[0].conv, None, 1e5)
-    model = graph_of(generator, tmp_path)
-    result = searched(model, frames, list(map(torch_draws(generator), frames)))
+    model, frames, references = drawn("resnet-instance")
+    result = searched(scaled(model, 1, None, 1e5), frames, references)
     path = tmp_path / "mixed.onnx"
-    save_with_meta(result.model, path, meta("fp16", (SIDE, SIDE)))
+    save_with_meta(result.model, path, meta("fp16", (64, 64)))
     layers = engine_from_onnx(path, tmp_path / "mixed.engine").layers
     convolutions = [x for x in layers if x.kind in ("correlation", "deconv")]
     types = [set(layer.input_types) for layer in convolutions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import reference_generators as reference
 import torch
 from torch import nn
 
@@ -10,6 +11,15 @@ from trainer.config import GeneratorConfig, TrainConfig
 from trainer.discriminators import PatchDiscriminator
 from trainer.errors import ConfigError
 from trainer.generators import build_generator
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small are drawn many times slower by threads that wait for a busy core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def parameters(network: nn.Module) -> int:
@@ -49,6 +59,65 @@ def test_first_deepest_and_last_layers_have_no_norm():
         [False] + [True] * 6 + [False]
     )
     assert [isinstance(b.norm, nn.BatchNorm2d) for b in generator.up] == [True] * 7 + [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "millions"),
+    [
+        ("resnet_9blocks", "instance", 11.378),  # as pytorch-CycleGAN-and-pix2pix prints them
+        ("resnet_9blocks", "batch", 11.383),
+        ("resnet_6blocks", "instance", 7.838),
+        ("resnet_6blocks", "batch", 7.841),
+    ],
+)
+def test_resnets_have_the_parameters_of_the_reference_implementation(name, norm, millions):
+    ours = parameters(build_generator(GeneratorConfig(name, norm=norm)))
+    assert ours == parameters(reference.resnet(int(name[7]), 64, norm))
+    assert ours / 1e6 == pytest.approx(millions, abs=0.0006)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("blocks", [6, 9])
+def test_resnets_draw_what_an_independent_definition_draws(blocks, norm):
+    x = torch.rand(1, 3, 16, 24) * 2 - 1
+    theirs = reference.lively(reference.resnet(blocks, 4, norm, dropout=True), x)
+    ours = build_generator(GeneratorConfig(f"resnet_{blocks}blocks", ngf=4, norm=norm))
+    names, values = ours.state_dict(), theirs.state_dict()
+    if norm == "none":  # a convolution before no norm has a bias in ours alone
+        for name, value in names.items():
+            if name.endswith("conv.bias") and name != "head.conv.bias":
+                value.zero_()
+        names = [n for n in names if not n.endswith("conv.bias") or n == "head.conv.bias"]
+    ours.load_state_dict(dict(zip(names, values.values(), strict=True)), strict=norm != "none")
+    with torch.no_grad():
+        drawn, expected = ours.eval()(x), theirs(x)
+    assert expected.std() > 0.1, "a plain picture would prove nothing"
+    assert (drawn - expected).abs().max() < 1e-5
+
+
+def test_a_resnet_takes_any_multiple_of_four():
+    generator = build_generator(GeneratorConfig("resnet_6blocks", ngf=2)).eval()
+    assert GeneratorConfig("resnet_6blocks").size_multiple == 4
+    for height, width in ((8, 8), (36, 60)):
+        assert generator(torch.zeros(2, 3, height, width)).shape == (2, 3, height, width)
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(0.5, 6), (0.0, 0)])
+def test_dropout_of_a_resnet_is_in_each_residual_block(dropout, expected):
+    generator = build_generator(GeneratorConfig("resnet_6blocks", ngf=2, dropout=dropout))
+    assert sum(isinstance(m, nn.Dropout) for m in generator.modules()) == expected
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(generator.eval()(x), generator(x))
+        assert torch.equal(generator.train()(x), generator(x)) is (expected == 0)
+
+
+@pytest.mark.parametrize("name", ["unet_128", "resnet_9blocks"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (1, 3), (3, 1)])
+def test_grey_goes_in_and_out(name, inputs, outputs):
+    config = GeneratorConfig(name, 2, input_channels=inputs, output_channels=outputs)
+    drawn = build_generator(config).eval()(torch.zeros(1, inputs, 128, 128))
+    assert drawn.shape == (1, outputs, 128, 128)
 
 
 def test_every_skip_reaches_the_decoder():
