@@ -43,7 +43,7 @@ def naive_row(
     try:
         with Translator.load(fp32) as reference:
             meta = reference.meta
-            direction = "BtoA" if "BtoA" in meta.training_data else "AtoB"
+            direction = _direction_of(meta.training_data)
             calibrating = calibration_of_folder(calibration, meta.frame_size_px, direction, None)
             gate = images_of_folder(images, meta.frame_size_px, direction)
             references = reference.batch(gate.frames)
@@ -64,6 +64,11 @@ def naive_row(
     row.onnx_bytes = target.stat().st_size
     row.notes += _conditions(calibrating, gate, export.pictures)
     return row, target
+
+
+def _direction_of(training: str) -> str:
+    """As p2p-export takes it where it is not told: as trained, else AtoB."""
+    return "BtoA" if training.rfind("BtoA") > training.rfind("AtoB") else "AtoB"
 
 
 def _conditions(calibrating: GateImages, gate: GateImages, pictures: str) -> list[str]:

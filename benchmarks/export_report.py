@@ -49,9 +49,9 @@ MEANINGS = {
     "speedup": "FP32's time over the form's in the same round: the median of the rounds",
 }
 _READ = (
-    f"MB: millions of bytes. Build: the median of {BUILDS}. PSNR and SSIM: the worst picture. MACs "
-    "higher: share of the multiply-accumulates that the graph leaves in a higher precision than "
-    "the form's own. Convolutions: of the engine, by the type of what they take, from the "
+    f"MB: millions of bytes. Build: the median of {BUILDS}. PSNR and SSIM: the worst picture. "
+    "MACs higher: share of the multiply-accumulates that the graph leaves in a higher precision "
+    "than the form's own. Convolutions: of the engine, by the type of what they take, from the "
     "builder's log. Times as fast as FP32: the median of the rounds' ratios. "
     f"{DASH}: not measured."
 )

@@ -33,6 +33,7 @@ from benchmarks.export_rows import (
 )
 from benchmarks.progress import told_progress
 from export.to_tensorrt import tensorrt_library
+from runtime.artifact import BUILT_AHEAD
 from runtime.errors import EngineError, UserError
 from runtime.files import write_text
 
@@ -188,13 +189,11 @@ def _conditions(
     yield f"Measured on {today}: " + ", ".join(part for part in told if part)
     if runners := dict.fromkeys(export.frames_by for export in exports if export.frames_by):
         yield f"Frames: {'; '.join(runners)}; {rounds} rounds, all forms in turn"
-    engines = dict.fromkeys(
-        f"{row.engine.library}; for {row.engine.gpu}"
-        for export in exports
-        for row in export.rows
-        if row.engine
-    )
-    yield from (f"Engines: {engine}" for engine in engines)
+    built = [row.engine for export in exports for row in export.rows if row.engine]
+    for library, gpu in dict.fromkeys((engine.library, engine.gpu) for engine in built):
+        where = "without a GPU" if gpu == BUILT_AHEAD else f"on {gpu}"
+        late = "; the kernels it compiles where the engine is loaded are not in the build's time"
+        yield f"Engines: {library}, {where}" + late * library.startswith("tensorrt_rtx")
     if without_engines:
         yield without_engines
     load, threads = around["load_average_1m"], around["cpu_threads"]

@@ -158,6 +158,12 @@ def export(
     settings = _settings(**options)
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     source = source or newest_run()
+    if source.suffix.lower() in (".engine", ".plan"):
+        raise ModelError(
+            f"{source} is an engine, and nothing can be made of it",
+            "a run, a checkpoint or an ONNX file",
+            f"to see what it is: p2p-export --inspect {source}",
+        )
     with console_ui(console) as ui:
         if source.suffix.lower() == ".onnx":
             exported = _export_onnx(source, out, settings, value_range, color_order, ui)
@@ -215,8 +221,7 @@ def _tell(exported: Exported, settings: ExportSettings, console: Console) -> Non
             raise exported.engine_error
         console.print(f"no engine: {exported.engine_error}")
     if settings.batch == 1 or settings.dynamic:
-        fastest = exported.onnx_files.get("int8.cpu", models[0])
-        console.print(f"next   p2p-live {fastest} --source 0")
+        console.print(f"next   p2p-live {exported.fastest or models[0]} --source 0")
 
 
 def _inspect(source: Path | None) -> None:

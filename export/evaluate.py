@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.checkpoints import open_checkpoint
+from export.norm_stats import BATCH, choose_norm_stats, with_batch_statistics
 from export.subjects import torch_draws
 from export.ui import Say
 from export.verify import Draw
@@ -52,10 +53,22 @@ def evaluate_model(
             say(f"{model}: {translator.description}")
         else:
             checkpoint = open_checkpoint(model)
-            draw = torch_draws(checkpoint, checkpoint.generator)
+            generator = checkpoint.generator
+            choice = choose_norm_stats(
+                generator,
+                None,
+                foreign=checkpoint.foreign,
+                pairs=[],
+                draws=lambda generator: torch_draws(checkpoint, generator),
+            )
+            if choice.stats == BATCH:
+                generator = with_batch_statistics(generator)
+            draw = torch_draws(checkpoint, generator)
             size_px = checkpoint.size_px
             direction = direction or checkpoint.direction
             say(f"{checkpoint.path}: {checkpoint.description}; PyTorch, FP32")
+            if choice.why:
+                say(choice.why)
         pairs = open_pairs(data, direction or "AtoB")
         total = min(count or len(pairs), len(pairs))
         say(f"{total} pairs of {pairs.description}, {size_px}x{size_px}")

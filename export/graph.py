@@ -123,6 +123,20 @@ def names_in(model: onnx.ModelProto) -> set[str]:
     return names | {name for node in graph.node for name in node.output}
 
 
+def at_size(model: onnx.ModelProto, frame: Image) -> onnx.ModelProto:
+    """A copy that declares frames of this size, one at a time, where its sides are open."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    del fixed.graph.value_info[:]
+    sides = fixed.graph.input[0].type.tensor_type.shape.dim
+    for side, pixels in zip(sides, (1, *frame.shape), strict=True):
+        if not side.HasField("dim_value"):
+            side.dim_value = pixels
+    for output in fixed.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return fixed
+
+
 def drop_unused_weights(model: onnx.ModelProto) -> None:
     """Forget, in place, what is stored and no node reads, nor any node of a graph inside one."""
     read = set(_names_read(model.graph.node)) | {value.name for value in model.graph.output}

@@ -9,7 +9,7 @@ import onnx
 
 from export.calibrate import Range, histograms_of
 from export.gate_images import spread
-from export.graph import Graph, drawn_by
+from export.graph import Graph, at_size, drawn_by
 from export.half import prepared
 from export.quantize import Form, quantizable, quantized, tensors_to_calibrate
 from export.settings import BEST, METHODS
@@ -117,9 +117,15 @@ class Int8Search:
         self._calibration_images = len(frames)
         self._frames = [frames[i] for i in spread(len(frames), SEARCH_IMAGES)]
         self._references = drawn_by(model, self._frames)
-        graph = Graph(self._model)
+        graph = Graph(at_size(self._model, frames[0]))
         self._macs = {node.name: graph.macs(node) for node in quantizable(graph)}
         self._all_macs = sum(graph.macs(node) for node in graph.convolutions())
+        if not self._macs:
+            raise ModelError(
+                "--int8 for a model without a convolution that INT8 can take",
+                "convolutions with stored FP32 weights",
+                "leave --int8 out",
+            )
         histograms = histograms_of(
             self._model,
             tensors_to_calibrate(self._model),

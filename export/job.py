@@ -47,6 +47,8 @@ ENGINE_NAMES = {"fp32": "model.engine", "fp16": "model.fp16.engine", "int8": "mo
 HALF_SEARCH_IMAGES = 6
 GATE_ATTEMPTS = 4
 """Times that INT8 is made again with a higher goal when the gate refuses it."""
+LEAST_INT8 = 0.5
+"""Share of the multiply-accumulates below which a file is INT8 in name only."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Exported:
     engines: Sequence[BuiltEngine] = ()
     engine_error: EngineError | None = None
     """Why an engine is missing, where one was to be built."""
+    fastest: Path | None = None
+    """The file that takes least for a frame on this machine, where that was measured."""
 
     @property
     def passed(self) -> bool:
@@ -142,10 +146,12 @@ class _Job:
             if settings.build and self._passed:
                 for form in self._forms_for_engines():
                     self._engine(form, aside)
-        self._compare_speed()
+        fastest = self._compare_speed()
         if settings.verify:
             write_reports(self._out, self._gate_run())
-        return Exported(self._out, self._files, self._findings, self._engines, self._engine_error)
+        return Exported(
+            self._out, self._files, self._findings, self._engines, self._engine_error, fastest
+        )
 
     @property
     def _passed(self) -> bool:
@@ -202,7 +208,6 @@ class _Job:
         self, model: onnx.ModelProto, meta: ArtifactMeta, calibration: GateImages, aside: Path
     ) -> None:
         """INT8 in each form that is asked for."""
-        from export.graph import Graph
         from export.int8_search import Int8Search
         from export.quantize import FORMS
 
@@ -212,12 +217,6 @@ class _Job:
                 f"--int8 for a model in {meta.precision}",
                 "an FP32 model, whose activations can be measured",
                 "name the FP32 file or the checkpoint",
-            )
-        if not Graph(model).convolutions():
-            raise ModelError(
-                f"--int8 for {self._subject.name}, which has no convolution",
-                "convolutions with stored weights, which are what INT8 makes fast",
-                "leave --int8 out",
             )
         if meta.dynamic:
             calibration = in_two_sizes(calibration, working_size_px(meta, CAMERA_SIZE_PX))
@@ -270,6 +269,14 @@ class _Job:
             f"INT8 for {meta.target}: ranges {result.method}, "
             + (left if result.kept else "every convolution in INT8")
         )
+        if result.kept_macs_share > 1 - LEAST_INT8:
+            line = (
+                f"{path.name} is INT8 in name: {100 * result.kept_macs_share:.0f} % of its "
+                f"multiply-accumulates stay in {result.form.kept_in}; prefer --fp16, lower "
+                "--min-psnr or --min-ssim, or calibrate on pictures more like the gate's"
+            )
+            self._notes.append(line)
+            self._ui.say(line)
         self._gate(form, path)
 
     def _save(self, path: Path, model: onnx.ModelProto, meta: ArtifactMeta) -> None:
@@ -341,10 +348,10 @@ class _Job:
         built.path.replace(home)
         self._engines.append(replace(built, path=home))
 
-    def _compare_speed(self) -> None:
+    def _compare_speed(self) -> Path | None:
         """Say what a frame costs in each form here, and where INT8 is not worth it."""
         if not self._settings.int8 or not self._passed:
-            return
+            return None
         ran = {f.file for f in self._findings if f.differences}
         models = {path.name: path for form, path in self._files.items() if form != "int8"} | {
             engine.path.name: engine.path for engine in self._engines if engine.path.name in ran
@@ -358,6 +365,7 @@ class _Job:
             self._notes.append(line)
             self._ui.say(line)
         self._sections.append(speed_section(times_ms))
+        return models[min(times_ms, key=lambda name: times_ms[name])]
 
     def _gate_run(self) -> GateRun:
         subject = self._subject

@@ -108,6 +108,8 @@ class _Quantizer:
         self._nodes: list[onnx.NodeProto] = []
         self._scales: dict[str, tuple[float, int]] = {}
         self._dequantized: dict[str, str] = {}
+        self._levels: dict[str, tuple[str, list[str]]] = {}
+        """By tensor: the name of its bytes, and those of scale and zero point."""
         convolutions = quantizable(self._graph)
         self._chosen = {id(node): node for node in convolutions if node.name not in keep}
         self._kept = {id(node) for node in convolutions if node.name in keep}
@@ -122,7 +124,12 @@ class _Quantizer:
         made = onnx.ModelProto()
         made.CopyFrom(self._model)
         del made.graph.node[:], made.graph.value_info[:]
-        made.graph.node.extend(self._nodes)
+        read = {name for node in self._nodes for name in node.input}
+        made.graph.node.extend(
+            node
+            for node in self._nodes
+            if node.op_type != "DequantizeLinear" or node.output[0] in read
+        )
         made.graph.initializer.extend(self._stored)
         drop_unused_weights(made)
         onnx.checker.check_model(made)
@@ -164,6 +171,9 @@ class _Quantizer:
             return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        if self._moves_bytes(node):
+            self._move_bytes(copy)
+            return
         if id(node) in self._chosen:
             self._quantize_convolution(copy)
             self._nodes.append(copy)
@@ -178,6 +188,28 @@ class _Quantizer:
         for name in node.output:
             if name in self._tensors:
                 self._offer(name)
+
+    def _moves_bytes(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a mirroring Pad between bytes: ONNX Runtime would go through FP32."""
+        mode = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("mode")
+        return (
+            node.op_type == "Pad"
+            and mode in (b"reflect", b"edge")
+            and node.input[0] in self._levels
+            and node.output[0] in self._tensors
+            and self._form.carried
+        )
+
+    def _move_bytes(self, node: onnx.NodeProto) -> None:
+        """Do `node` on the bytes themselves."""
+        source, output = node.input[0], node.output[0]
+        levels, arguments = self._levels[source]
+        node.input[0] = levels
+        node.output[0] = unique_name(self._taken, f"{output}_quantized")
+        self._nodes.append(node)
+        self._levels[output] = (node.output[0], arguments)
+        self._dequantized[output] = unique_name(self._taken, f"{output}_dequantized")
+        self._emit("DequantizeLinear", [node.output[0], *arguments], self._dequantized[output])
 
     def _is_carried(self, name: str) -> bool:
         """Whether only the bytes of a tensor are there, since its producer computes in bytes."""
@@ -205,6 +237,7 @@ class _Quantizer:
         self._emit("QuantizeLinear", [source or name, *arguments], levels)
         self._emit("DequantizeLinear", [levels, *arguments], back)
         self._dequantized[name] = back
+        self._levels[name] = (levels, arguments)
 
     def _scale_of(self, name: str) -> tuple[float, int]:
         """Scale and zero point of a tensor; one pair for what only moves values."""

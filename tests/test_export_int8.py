@@ -208,10 +208,10 @@ def test_for_tensorrt_only_inputs_of_convolutions_are_quantised_symmetric_and_in
 
 
 @pytest.mark.parametrize(
-    ("name", "adds", "float_pads"), [("unet_128", 0, 0), ("resnet_6blocks", 6, 14)]
+    ("name", "adds", "pads"), [("unet_128", 0, 0), ("resnet_6blocks", 6, 14)]
 )
 def test_onnx_runtimes_cpu_computes_from_the_first_to_the_last_convolution_in_bytes(
-    name, adds, float_pads, tmp_path
+    name, adds, pads, tmp_path
 ):
     model = in_int8(name, CPU)
     for node in model.graph.node:
@@ -232,10 +232,9 @@ def test_onnx_runtimes_cpu_computes_from_the_first_to_the_last_convolution_in_by
     stored = {tensor.name for tensor in optimised.graph.initializer}
     dequantised = [n.input[0] for n in optimised.graph.node if n.op_type == "DequantizeLinear"]
     assert not stored & set(dequantised)
-    # ONNX Runtime mirrors a border in FP32 alone. The last convolution goes into tanh.
-    assert found["Pad"] == float_pads
-    before_a_float_pad = float_pads and float_pads - 1
-    assert len(dequantised) == before_a_float_pad + 1
+    # Borders are mirrored in bytes as well. The last convolution goes into tanh.
+    assert found["Pad"] == pads
+    assert len(dequantised) == 1
 
 
 @pytest.mark.parametrize("name", SIDES_PX)
