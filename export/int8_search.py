@@ -13,7 +13,7 @@ from export.graph import Graph, at_size, drawn_by
 from export.half import prepared
 from export.quantize import Form, quantizable, quantized, tensors_to_calibrate
 from export.settings import BEST, METHODS
-from export.subpixel import with_subpixel_upsampling
+from export.subpixel import PHASE, with_subpixel_upsampling
 from export.ui import Track, untracked
 from export.verify import Difference, Image
 from runtime.errors import ModelError
@@ -118,7 +118,12 @@ class Int8Search:
         self._frames = [frames[i] for i in spread(len(frames), SEARCH_IMAGES)]
         self._references = drawn_by(model, self._frames)
         graph = Graph(at_size(self._model, frames[0]))
-        self._macs = {node.name: graph.macs(node) for node in quantizable(graph)}
+        self._groups: dict[str, list[str]] = {}
+        self._macs: dict[str, int] = {}
+        for node in quantizable(graph):
+            group = node.name.partition(PHASE)[0]
+            self._groups.setdefault(group, []).append(node.name)
+            self._macs[group] = self._macs.get(group, 0) + graph.macs(node)
         self._all_macs = sum(graph.macs(node) for node in graph.convolutions())
         if not self._macs:
             raise ModelError(
@@ -169,7 +174,7 @@ class Int8Search:
             kept_macs_share=share,
             quality=quality,
             calibration_images=self._calibration_images,
-            model=quantized(self._model, self._ranges[chosen], self._form, kept),
+            model=quantized(self._model, self._ranges[chosen], self._form, self._nodes(kept)),
         )
 
     def _kept_for(self, method: str, goal: tuple[float, float]) -> tuple[list[str], Quality]:
@@ -212,6 +217,10 @@ class Int8Search:
         self._layers[method] = sorted(found, key=lambda layer: layer.quality.psnr_db)
         return self._layers[method]
 
+    def _nodes(self, groups: Sequence[str]) -> list[str]:
+        """The convolutions that the named ones became."""
+        return [name for group in groups for name in self._groups[group]]
+
     def _quality(
         self,
         ranges: Mapping[str, Range],
@@ -227,7 +236,7 @@ class Int8Search:
         which: Sequence[int] | None = None,
     ) -> list[Difference]:
         which = range(len(self._frames)) if which is None else which
-        model = quantized(self._model, ranges, self._form, keep)
+        model = quantized(self._model, ranges, self._form, self._nodes(keep))
         drawn = drawn_by(model, [self._frames[i] for i in which])
         return [
             Difference.between(self._references[i], picture)

@@ -169,6 +169,12 @@ class _Quantizer:
             source = self._removed_relus[output]
             self._offer(output, source)
             return
+        if self._does_nothing(node):
+            source = node.input[0]
+            self._scales[output] = self._scales[source]
+            self._levels[output] = self._levels[source]
+            self._dequantized[output] = self._dequantized[source]
+            return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if self._moves_bytes(node):
@@ -188,6 +194,17 @@ class _Quantizer:
         for name in node.output:
             if name in self._tensors:
                 self._offer(name)
+
+    def _does_nothing(self, node: onnx.NodeProto) -> bool:
+        """Whether a ReLU takes bytes of which 0 is the lowest level."""
+        source = node.input[0]
+        return (
+            node.op_type == "Relu"
+            and self._form.unsigned
+            and self._is_carried(source)
+            and source in self._levels
+            and self._scales[source][1] == 0
+        )
 
     def _moves_bytes(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a mirroring Pad between bytes: ONNX Runtime would go through FP32."""
@@ -251,10 +268,29 @@ class _Quantizer:
             and producer.input[0] in self._tensors
         ):
             pair = self._scale_of(producer.input[0])
+        elif joined := self._joined_into(name):
+            pair = self._scale_of(joined)
         else:
             pair = self._scale_for(self._needed_range(name))
         self._scales[name] = pair
         return pair
+
+    def _joined_into(self, name: str) -> str | None:
+        """The quantised result of the Concat that is all that a tensor is for, if any.
+
+        With its scale from the start, joining needs no arithmetic and rounds no second time.
+        """
+        if not self._form.carried:
+            return None
+        consumers = self._graph.consumers.get(name, [])
+        while len(consumers) == 1 and consumers[0].op_type in _ONLY_MOVES:
+            consumers = self._graph.consumers.get(consumers[0].output[0], [])
+        if len(consumers) != 1 or consumers[0].op_type != "Concat":
+            return None
+        joined = str(consumers[0].output[0])
+        relus = {source: output for output, source in self._removed_relus.items()}
+        joined = relus.get(joined, joined)
+        return joined if joined in self._tensors else None
 
     def _scale_for(self, needed: Range) -> tuple[float, int]:
         tiny = float(np.finfo(np.float32).tiny)

@@ -16,6 +16,10 @@ from onnx import helper, numpy_helper
 
 from export.graph import Array, Graph, drop_unused_weights, names_in, unique_name
 
+PHASE = "_phase"
+"""Stands, before a number, in the names of the convolutions that one transposed one became."""
+_CLEARLY_LESS = 0.96
+
 
 def with_subpixel_upsampling(
     model: onnx.ModelProto, channels_last: bool = False
@@ -30,7 +34,8 @@ def with_subpixel_upsampling(
         model: of any precision, with stored weights.
         channels_last: write depth-to-space, where the size is fixed, as transposes and reshapes
             of [N, H, W, C]. ONNX Runtime's INT8 convolutions work in that layout, and the
-            transposes cancel against its own.
+            transposes cancel against its own. And where it spares work, one convolution for each
+            phase of the stride, with exactly the taps of the transposed one.
     """
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(model)
@@ -68,9 +73,22 @@ class _Axis:
     """By phase 0 .. stride - 1: for each tap of the plain kernel the index in the transposed
     kernel, or None for a zero."""
 
+    phases: tuple[_Phase, ...] | None
+    """One for each phase of the stride; None where the size is no multiple of the stride."""
+
     @property
     def width(self) -> int:
         return len(self.taps[0])
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Every stride-th pixel of the result: a plain convolution of its own along one axis."""
+
+    pad_begin: int
+    pad_end: int
+    taps: tuple[int, ...]
+    """Indices in the transposed kernel."""
 
 
 def _plan(graph: Graph, node: onnx.NodeProto) -> tuple[_Axis, _Axis] | None:
@@ -129,7 +147,25 @@ def _axis(kernel: int, stride: int, pad_begin: int, pad_end: int, extra: int) ->
         pad_begin=-first,
         pad_end=last + blocks_more,
         taps=tuple(map(tuple, taps)),
+        phases=_phases(kernel, stride, pad_begin) if surplus == 0 else None,
     )
+
+
+def _phases(kernel: int, stride: int, pad: int) -> tuple[_Phase, ...] | None:
+    """Phase r of block p is output pixel stride * p + r, nothing cropped."""
+    found = []
+    for phase in range(stride):
+        taps = {
+            block: index
+            for block in range(-kernel, kernel + pad + 1)
+            if 0 <= (index := phase + pad - stride * block) < kernel
+        }
+        if not taps or min(taps) > 0 or max(taps) < 0:
+            return None
+        found.append(
+            _Phase(-min(taps), max(taps), tuple(index for _, index in sorted(taps.items())))
+        )
+    return tuple(found)
 
 
 @dataclass
@@ -149,11 +185,20 @@ class _Rewrite:
         crops = (rows.crop_begin, columns.crop_begin, rows.crop_end, columns.crop_end)
         result = self.node.output[0]
         blocks = self._name("blocks")
+        size = self.graph.types[self.node.input[0]].shape
+        height, width = size[2] or 0, size[3] or 0
+        is_fixed = None not in size
+        if channels_last and is_fixed and self._phases_spare_work(height, width):
+            return [
+                *self._convolutions_by_phase(blocks),
+                *self._depth_to_space_channels_last(blocks, result, height, width),
+            ]
         pixels = self._name("pixels") if any(crops) else result
         made = [self._convolution(blocks)]
-        size = self.graph.types[self.node.input[0]].shape
-        if channels_last and None not in size:
-            made += self._depth_to_space_channels_last(blocks, pixels)
+        if channels_last and is_fixed:
+            height += rows.pad_begin + rows.pad_end - rows.width + 1
+            width += columns.pad_begin + columns.pad_end - columns.width + 1
+            made += self._depth_to_space_channels_last(blocks, pixels, height, width)
         else:
             step = rows.stride
             made.append(self._node("DepthToSpace", [blocks], pixels, blocksize=step, mode="DCR"))
@@ -187,11 +232,50 @@ class _Rewrite:
             pads=[rows.pad_begin, columns.pad_begin, rows.pad_end, columns.pad_end],
         )
 
-    def _depth_to_space_channels_last(self, source: str, result: str) -> list[onnx.NodeProto]:
+    def _phases_spare_work(self, height: int, width: int) -> bool:
+        """Whether a convolution a phase has clearly less to multiply than one for all."""
         rows, columns = self.plan
-        batch, _, height, width = self.graph.types[self.node.input[0]].shape
-        height = (height or 0) + rows.pad_begin + rows.pad_end - rows.width + 1
-        width = (width or 0) + columns.pad_begin + columns.pad_end - columns.width + 1
+        if rows.phases is None or columns.phases is None:
+            return False
+        by_phase = sum(len(y.taps) * len(x.taps) for y in rows.phases for x in columns.phases)
+        together = rows.stride**2 * rows.width * columns.width
+        more_rows = rows.pad_begin + rows.pad_end - rows.width + 1
+        more_columns = columns.pad_begin + columns.pad_end - columns.width + 1
+        grown = (height + more_rows) * (width + more_columns) / (height * width)
+        return by_phase < _CLEARLY_LESS * together * grown
+
+    def _convolutions_by_phase(self, result: str) -> list[onnx.NodeProto]:
+        """[N, S * S * C, H, W]: the phases' results one behind the other."""
+        rows, columns = self.plan
+        kernel = self.graph.weight(self.node.input[1])
+        base = self._name("Conv")
+        made = []
+        phases = [(y, x) for y in rows.phases or () for x in columns.phases or ()]
+        for number, (y, x) in enumerate(phases):
+            taps = kernel[:, :, list(y.taps)][:, :, :, list(x.taps)].transpose(1, 0, 2, 3)
+            made.append(
+                helper.make_node(
+                    "Conv",
+                    [
+                        self.node.input[0],
+                        self._stored(f"phase{number}", taps),
+                        *[name for name in self.node.input[2:] if name],
+                    ],
+                    [self._name(f"phase{number}_pixels")],
+                    f"{base}{PHASE}{number}",
+                    kernel_shape=[len(y.taps), len(x.taps)],
+                    pads=[y.pad_begin, x.pad_begin, y.pad_end, x.pad_end],
+                )
+            )
+        parts = [node.output[0] for node in made]
+        return [*made, self._node("Concat", parts, result, axis=1)]
+
+    def _depth_to_space_channels_last(
+        self, source: str, result: str, height: int, width: int
+    ) -> list[onnx.NodeProto]:
+        """Pixels of [N, S * S * C, height, width] blocks."""
+        rows, _ = self.plan
+        batch = self.graph.types[self.node.input[0]].shape[0]
         step = rows.stride
         channels = self.graph.types[self.node.output[0]].shape[1] or 0
         last, apart, woven, whole = map(self._name, ("last", "apart", "woven", "whole"))
