@@ -255,11 +255,13 @@ class _Job:
             worst_ssim = min(difference.ssim for difference in pictures)
             goal_db += max(allowed.min_psnr_db - worst_db, 0.0) + MARGIN_DB
             goal_ssim = min(goal_ssim + max(allowed.min_ssim - worst_ssim, 0.0), 1.0)
-            self._ui.say(
-                f"the gate's pictures are harder ({worst_db:.1f} dB, SSIM "
-                f"{worst_ssim:.4f}): the search now asks for {goal_db:.1f} dB, "
-                f"SSIM {goal_ssim:.4f}"
+            line = (
+                f"INT8 for {meta.target}: the gate's pictures are harder ({worst_db:.1f} dB, SSIM "
+                f"{worst_ssim:.4f}): the search now asks for {goal_db:.1f} dB, SSIM "
+                f"{goal_ssim:.4f}, and these pictures are no longer unseen"
             )
+            self._notes.append(line)
+            self._ui.say(line)
         self._sections += int8_sections(result, origin)
         left = (
             f"{len(result.kept)} convolutions left in {result.form.kept_in} "
