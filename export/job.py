@@ -129,6 +129,8 @@ class _Job:
     def run(self) -> Exported:
         subject, settings = self._subject, self._settings
         meta = subject.meta
+        if not settings.verify:
+            self._ui.say("nothing is compared (--no-verify), and the files say so")
         calibration = subject.calibration() if settings.int8 else None  # bad ones end it here
         self._comparison = Comparison.drawn(
             subject.gate.frames, subject.reference, lambda size: working_size_px(meta, size)
@@ -358,6 +360,10 @@ class _Job:
         models = {path.name: path for form, path in self._files.items() if form != "int8"} | {
             engine.path.name: engine.path for engine in self._engines if engine.path.name in ran
         }
+        if at_hand := self._subject.already_there:
+            models[at_hand.name] = at_hand
+        if not models:
+            return None
         times_ms = frame_times_ms(models)
         rivals = {
             ONNX_NAMES["int8.cpu"]: ONNX_NAMES["fp32"],

@@ -63,9 +63,7 @@ def choose_norm_stats(
     if not pairs:
         stats = BATCH if foreign else RUNNING
         as_trained = (
-            "as its own test.py draws without --eval; with pairs (--images) this is measured"
-            if foreign
-            else "as p2p-train measured it"
+            "as its own test.py draws without --eval" if foreign else "as p2p-train measured it"
         )
         return NormChoice(stats, f"BatchNorm: {_TOLD[stats]}, {as_trained}")
     errors = {
