@@ -127,7 +127,7 @@ class Int8Search:
         self._all_macs = sum(graph.macs(node) for node in graph.convolutions())
         if not self._macs:
             raise ModelError(
-                "--int8 for a model without a convolution that INT8 can take",
+                "--int8 for a model that has no convolution that INT8 can take",
                 "convolutions with stored FP32 weights",
                 "leave --int8 out",
             )
