@@ -116,6 +116,11 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
     type=click.FloatRange(0, 1, min_open=True),
     help="Share of the calibration pictures.  [at most 100 pictures]",
 )
+@click.option(
+    "--max-diff",
+    type=click.IntRange(0, 255),
+    help="Levels that FP16 may be off at any pixel.  [3]",
+)
 @click.option("--min-psnr", type=float, help="dB that INT8 must keep.  [35]")
 @click.option("--min-ssim", type=click.FloatRange(0, 1), help="That INT8 must keep.  [0.97]")
 @click.option("--no-verify", is_flag=True, help="Compare nothing; the files say so.")
@@ -180,6 +185,7 @@ def _settings(
     imgsz: tuple[int, int] | None,
     frame_size: tuple[int, int] | None,
     target: str,
+    max_diff: int | None,
     min_psnr: float | None,
     no_verify: bool,
     no_engine: bool,
@@ -193,6 +199,7 @@ def _settings(
         network_size_px=imgsz,
         frame_size_px=frame_size,
         targets=TARGETS if target == "all" else (target,),
+        max_abs_diff=max_diff,
         min_psnr_db=min_psnr,
         verify=not no_verify,
         build=not no_engine,

@@ -7,7 +7,7 @@ alone in FP16 cost the picture most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ MAX_LOSS = 0.01
 """Relative L2 error that rounding to FP16 may leave in a tensor: normal numbers lose 2 in 10000;
 more than 100 in 10000 are subnormal ones."""
 RANKING_PICTURES = 2
+MOST_IN_FP32 = 0.5
+"""Share of the multiply-accumulates beyond which a graph would be FP16 in name only."""
 _EXPOSED_BYTES = 256 * 2**20
 """Of tensors that are looked at in one pass."""
 _SQUARES_INSIDE = (
@@ -76,6 +78,10 @@ def half_that_passes(
 ) -> HalfResult:
     """The FP16 form of an FP32 model with as few nodes in FP32 as its pictures need.
 
+    Where the pictures reach `min_psnr_db`, and only single pixels are off by more than
+    `max_abs_diff` unless most of the work is done in FP32, the form that FP16 can hold is given:
+    it is for the gate to judge.
+
     Args:
         model: frame in, frame out, FP32.
         frames: uint8 [H, W, 3] BGR, of the model's frame size; at least one.
@@ -96,6 +102,7 @@ def half_that_passes(
     if why:
         say(f"{len(why)} nodes stay in FP32, whose values FP16 cannot hold")
     ranked: list[tuple[float, str]] | None = None
+    least: HalfResult | None = None
     step = 1
     while True:
         half = to_half(search.model, why)
@@ -105,6 +112,14 @@ def half_that_passes(
             worst = _worst([worst, *search.drawn(half)])
         if worst and allowed.allows(worst):
             return HalfResult(half, search.kept(why), worst.psnr_db)
+        if least is None and worst is not None and worst.psnr_db >= min_psnr_db:
+            least = HalfResult(half, search.kept(why), worst.psnr_db)
+        if least is not None and search.macs_share(why) > MOST_IN_FP32:
+            say(
+                f"more FP32 does not mend single pixels ({_told(worst)}): back to "
+                f"{len(least.kept)} nodes in FP32 and {least.psnr_db:.1f} dB; the gate decides"
+            )
+            return least
         if search.nodes <= why.keys():
             raise ModelError(
                 f"a model that in FP32 itself draws {_told(worst)} from its references",
@@ -272,6 +287,11 @@ class _Search:
             for node in self._graph.nodes
             if node.name in why or node.name in self._without_form
         )
+
+    def macs_share(self, names: Collection[str]) -> float:
+        """Of these nodes in all convolutions."""
+        macs = {node.name: self._graph.macs(node) for node in self._graph.convolutions()}
+        return sum(macs.get(name, 0) for name in names) / max(sum(macs.values()), 1)
 
     def _converted(self) -> Iterator[tuple[onnx.NodeProto, Slots]]:
         """Nodes that can be FP16, in the order of the graph."""

@@ -119,6 +119,9 @@ class _Job:
         self._engines: list[BuiltEngine] = []
         self._engine_error: EngineError | None = None
         self._thresholds = dict(THRESHOLDS)
+        if settings.max_abs_diff is not None:
+            half = THRESHOLDS["fp16"]
+            self._thresholds["fp16"] = replace(half, max_abs_diff=settings.max_abs_diff)
         int8 = THRESHOLDS["int8"]
         self._thresholds["int8"] = Threshold(
             settings.min_psnr_db if settings.min_psnr_db is not None else int8.min_psnr_db,

@@ -53,6 +53,8 @@ class ExportSettings:
     """Of INT8's worst picture; None: the gate's own."""
     min_ssim: float | None = None
     """The same."""
+    max_abs_diff: int | None = None
+    """Grey levels that FP16 may be off at any pixel; None: the gate's own."""
     verify: bool = True
     build: bool = True
     """Whether to build engines."""
@@ -72,6 +74,8 @@ class ExportSettings:
         ):
             if given is not None and not self.int8:
                 raise ModelError(f"{flag} without --int8", "INT8 to calibrate", "add --int8")
+        if self.max_abs_diff is not None and not self.fp16:
+            raise ModelError("--max-diff without --fp16", "FP16 to compare", "add --fp16")
         if self.fraction is not None and self.calibration is None:
             raise ModelError(
                 f"--fraction {self.fraction:g} without --calibration",

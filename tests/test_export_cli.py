@@ -291,6 +291,16 @@ def test_without_the_gate_the_files_say_so_and_an_older_report_stays(run_folder,
         assert "not verified" in translator.description
 
 
+def test_levels_that_fp16_may_be_off_can_be_chosen(ours, few):
+    command = (ours, "--fp16", "--no-engine", "--images", few, "--max-diff")
+    result = typed(export, *command, "0")
+    assert result.exit_code == 1
+    assert "at most 0 levels off anywhere" in result.output
+    assert not (ours.parent / "model.fp16.onnx").exists()
+    assert "at most 9 levels off anywhere" in done(export, *command, "9")
+    assert "add --fp16" in refused(export, ours, "--max-diff", "9")
+
+
 @pytest.mark.parametrize(
     ("target", "written"), [("cpu", "model.int8.cpu.onnx"), ("tensorrt", "model.int8.onnx")]
 )

@@ -220,6 +220,15 @@ def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(dra
     assert any("keeping more" in line for line in lines)
 
 
+def test_where_only_single_pixels_are_off_the_graph_does_not_end_up_in_fp32(drawn):
+    model, frames, references = drawn("unet-batch")
+    lines = []
+    result = half_that_passes(model, frames, references, 45.0, 0, lines.append)
+    assert result.psnr_db >= 45
+    assert not result.kept
+    assert "does not mend single pixels" in lines[-1]
+
+
 def test_references_of_another_model_are_refused_with_what_was_drawn():
     model = small_graph(18)
     with pytest.raises(ModelError, match=r"in FP32 itself draws \d+\.\d dB"):
