@@ -1,7 +1,7 @@
 # `make install`, `make demo` and `make test` each set up what they need first.
 PYTHON ?= python3
 EXTRAS ?= cpu,rtx,train,dev
-DEMO_STEPS ?= 500
+DEMO_STEPS ?= 440
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
