@@ -11,6 +11,17 @@ from onnx_models import write_negative
 from runtime.synthetic import SyntheticSource
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small are drawn many times slower by threads that wait for a busy core."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def negative_onnx(tmp_path_factory):
     """A frame-in frame-out model of 104x48 pixels that gives the negative."""

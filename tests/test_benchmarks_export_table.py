@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from commands import done
 from made_runs import write_run
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
@@ -29,7 +28,7 @@ from runtime.errors import EngineError
 from runtime.images import read_image
 from trainer.config import GeneratorConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "export_table.py"
 FILES = {
@@ -40,15 +39,6 @@ FILES = {
 }
 BEFORE, AFTER = "# Export\r\n\r\nwords\n\n", "\n\nmore | words\n"
 DOCS = f"{BEFORE}{MARKERS[0]}\nan older table\n{MARKERS[1]}{AFTER}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

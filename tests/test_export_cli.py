@@ -12,7 +12,6 @@ from html import escape
 import numpy as np
 import onnx
 import pytest
-import torch
 from commands import done, refused, typed
 from made_runs import write_run
 from onnx import TensorProto, helper, numpy_helper
@@ -28,20 +27,11 @@ from runtime import Translator
 from runtime.artifact import meta_of_engine, meta_of_onnx, sidecar_of
 from trainer.config import GeneratorConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SIDE_PX = 128
 QUICK = ("--calibration-method", "minmax")
 """The other ways to choose ranges have tests of their own."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +88,20 @@ def names_in(folder):
     return {path.name for path in folder.iterdir()}
 
 
+PROMISED = {
+    "model.onnx",
+    "model.fp16.onnx",
+    "model.fp16.engine",
+    "model.fp16.engine.json",
+    "model.int8.onnx",
+    "model.int8.cpu.onnx",
+    "model.int8.engine",
+    "model.int8.engine.json",
+    "parity.json",
+    "parity.html",
+}
+
+
 def kinds_in(path):
     return {node.op_type for node in onnx.load(str(path)).graph.node}
 
@@ -111,18 +115,7 @@ def torch_picture(run_folder, frame, *sizes_px):
 
 
 def test_fp16_and_int8_leave_the_promised_files(exported):
-    assert names_in(exported) == {
-        "model.onnx",
-        "model.fp16.onnx",
-        "model.fp16.engine",
-        "model.fp16.engine.json",
-        "model.int8.onnx",
-        "model.int8.cpu.onnx",
-        "model.int8.engine",
-        "model.int8.engine.json",
-        "parity.json",
-        "parity.html",
-    }
+    assert names_in(exported) == PROMISED
 
 
 def test_every_artifact_has_its_row(report):
@@ -404,18 +397,7 @@ def test_an_onnx_of_ours_gets_more_precisions_and_stays_as_it_is(ours, few):
     before = ours.read_bytes()
     said = done(export, ours, "--fp16", "--int8", *QUICK, "--images", few, "--calibration", few)
     assert ours.read_bytes() == before
-    assert names_in(ours.parent) == {
-        "model.onnx",
-        "model.fp16.onnx",
-        "model.fp16.engine",
-        "model.fp16.engine.json",
-        "model.int8.onnx",
-        "model.int8.cpu.onnx",
-        "model.int8.engine",
-        "model.int8.engine.json",
-        "parity.json",
-        "parity.html",
-    }
+    assert names_in(ours.parent) == PROMISED
     meta = meta_of_onnx(ours.with_name("model.fp16.onnx"))
     assert (meta.precision, meta.source) == ("fp16", "generator.safetensors")
     assert meta.parity["images"] == 8

@@ -15,17 +15,10 @@ from export.foreign_checkpoints import open_foreign_checkpoint
 from export.to_onnx import folded
 from runtime.errors import ModelError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NORMS = ("batch", "instance", "none")
 GREY_LEVEL = 1 / 127.5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def picture(side_px: int, channels: int = 3) -> torch.Tensor:

@@ -29,6 +29,8 @@ from trainer.generators import build_generator
 from trainer.generators.resnet import ResNetGenerator
 from trainer.scenes import draw_pair
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 GATE = (45.0, 3)
 
@@ -57,15 +59,6 @@ GENERATORS = {
     ),
 }
 """The side of the pictures, in pixels, and what draws them."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small cost more to share among threads than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

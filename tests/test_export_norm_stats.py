@@ -12,14 +12,7 @@ from torch import nn
 from export.norm_stats import choose_norm_stats, has_batch_norm, with_batch_statistics
 from trainer.config import GeneratorConfig
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_network(affine=True):

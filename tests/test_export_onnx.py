@@ -18,6 +18,8 @@ from runtime import Translator
 from runtime.artifact import ArtifactMeta, meta_of_onnx
 from trainer.config import GeneratorConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIGS = {
     **{f"unet-{n}": GeneratorConfig("unet_128", 4, norm=n) for n in ("batch", "instance", "none")},
     "resnet-instance": GeneratorConfig("resnet_6blocks", 4, norm="instance"),
@@ -27,15 +29,6 @@ CONFIGS = {
 
 def meta(precision="fp32", size_px=(256, 256)):
     return ArtifactMeta("unet_256", precision, size_px, size_px, 18, "generator", "0" * 64)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -12,14 +12,7 @@ from trainer.discriminators import PatchDiscriminator
 from trainer.errors import ConfigError
 from trainer.generators import build_generator
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are drawn many times slower by threads that wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def parameters(network: nn.Module) -> int:
