@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
-from export.graph import Array, Graph, drawn_by, names_in, product, unique_name, values_of
-from export.half import FLOAT, HALF, Slots, half_slots, prepared, rounded_to_half, to_half
+from export.graph import Array, Graph, drawn_by, product, values_of
+from export.half import FLOAT, Slots, half_slots, prepared, rounded_to_half, to_half
+from export.half_rehearsal import rehearsal
 from export.verify import Difference, Image, Threshold
 from runtime.errors import ModelError
 
@@ -72,22 +72,20 @@ def half_that_passes(
     model: onnx.ModelProto,
     frames: Sequence[Image],
     references: Sequence[Image],
-    min_psnr_db: float,
-    max_abs_diff: int,
+    allowed: Threshold,
     say: Callable[[str], None] = lambda _line: None,
 ) -> HalfResult:
     """The FP16 form of an FP32 model with as few nodes in FP32 as its pictures need.
 
-    Where the pictures reach `min_psnr_db`, and only single pixels are off by more than
-    `max_abs_diff` unless most of the work is done in FP32, the form that FP16 can hold is given:
-    it is for the gate to judge.
+    Where the pictures reach `allowed.min_psnr_db`, and only single pixels are off by more than
+    `allowed.max_abs_diff` unless most of the work is done in FP32, the form that FP16 can hold is
+    given: it is for the gate to judge.
 
     Args:
         model: frame in, frame out, FP32.
         frames: uint8 [H, W, 3] BGR, of the model's frame size; at least one.
         references: what each frame is to become, uint8 [H, W, 3] BGR.
-        min_psnr_db: which every picture reaches.
-        max_abs_diff: grey levels, which no pixel exceeds.
+        allowed: what every picture keeps.
         say: is told what is kept, and what the pictures lack.
 
     Raises:
@@ -97,7 +95,6 @@ def half_that_passes(
     if not frames:
         raise ValueError("no frames to search with")
     search = _Search(prepared(model), frames, references)
-    allowed = Threshold(min_psnr_db, max_abs_diff)
     why = search.what_fp16_cannot_hold()
     if why:
         say(f"{len(why)} nodes stay in FP32, whose values FP16 cannot hold")
@@ -112,7 +109,7 @@ def half_that_passes(
             worst = _worst([worst, *search.drawn(half)])
         if worst and allowed.allows(worst):
             return HalfResult(half, search.kept(why), worst.psnr_db)
-        if least is None and worst is not None and worst.psnr_db >= min_psnr_db:
+        if least is None and worst is not None and worst.psnr_db >= allowed.min_psnr_db:
             least = HalfResult(half, search.kept(why), worst.psnr_db)
         if least is not None and search.macs_share(why) > MOST_IN_FP32:
             say(
@@ -139,56 +136,6 @@ def half_that_passes(
             why.update(dict.fromkeys(rest, "the picture needs all of the graph in FP32"))
         del ranked[:step]
         step *= 2
-
-
-def rehearsal(half: onnx.ModelProto) -> onnx.ModelProto:
-    """An FP32 graph that rounds where the FP16 graph `half` rounds: after each of its nodes.
-
-    ONNX Runtime's CPU has few FP16 kernels. It computes chains of FP16 nodes in FP32 and rounds
-    at their ends alone, at every optimisation level, so that a value which FP16 cannot hold
-    passes through unseen. The Casts that are written into this graph are not its own, so it
-    keeps them.
-    """
-    shown = onnx.ModelProto()
-    shown.CopyFrom(half)
-    graph = Graph(half)
-    taken = names_in(half)
-    wide: dict[str, str] = {}
-    nodes: list[onnx.NodeProto] = []
-
-    def is_half(name: str) -> bool:
-        return name in graph.types and graph.types[name].dtype == HALF
-
-    def cast(source: str, target: str, dtype: int) -> None:
-        nodes.append(
-            helper.make_node("Cast", [source], [target], unique_name(taken, target), to=dtype)
-        )
-
-    for node in graph.nodes:
-        halves = [name for name in node.input if is_half(name)]
-        if node.op_type == "Cast" or not halves:
-            nodes.append(node)
-            continue
-        for name in halves:
-            if name in wide:
-                continue
-            wide[name] = unique_name(taken, f"{name}_wide")
-            if name in graph.weights:
-                exact = graph.weight(name).astype(np.float32)
-                shown.graph.initializer.append(numpy_helper.from_array(exact, wide[name]))
-            else:
-                cast(name, wide[name], FLOAT)
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [wide.get(name, name) for name in node.input]
-        exact_outputs = {n: unique_name(taken, f"{n}_exact") for n in node.output if is_half(n)}
-        copy.output[:] = [exact_outputs.get(name, name) for name in node.output]
-        nodes.append(copy)
-        for name, exact_output in exact_outputs.items():
-            cast(exact_output, name, HALF)
-    del shown.graph.node[:]
-    shown.graph.node.extend(nodes)
-    return shown
 
 
 class _Search:

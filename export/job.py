@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.engine_cache import engine_on_disk, why_stale
+from export.gate import Gate, meta_of_written
 from export.gate_images import GateImages, in_two_sizes
-from export.report import GateRun, Section, verdict, write_reports
 from export.report_sections import engine_section, half_section, int8_sections, speed_section
 from export.settings import ExportSettings
 from export.speed import frame_times_ms, told_speed
 from export.subjects import Subject
 from export.to_tensorrt import BuildOptions, BuiltEngine, engine_from_onnx
 from export.ui import Say, Ui
-from export.verify import (
-    CAMERA_SIZE_PX,
-    THRESHOLDS,
-    Comparison,
-    Image,
-    Parity,
-    Threshold,
-    check_parity,
-    not_run,
-)
-from runtime.artifact import ArtifactMeta, meta_of_onnx, sidecar_of
+from export.verify import CAMERA_SIZE_PX, Parity
+from runtime.artifact import ArtifactMeta
 from runtime.errors import EngineError, ModelError
 from runtime.files import scratch_folder
 from runtime.translator import working_size_px
@@ -104,30 +95,13 @@ def export_engine(onnx_path: Path, out: Path, options: BuildOptions, ui: Ui) -> 
 
 
 class _Job:
-    """The work on one subject."""
+    """The work on one subject: makes the forms, and leaves it to the gate what becomes of them."""
 
     def __init__(self, subject: Subject, out: Path, settings: ExportSettings, ui: Ui) -> None:
         self._subject = subject
         self._out = out
         self._settings = settings
         self._ui = ui
-        self._files: dict[str, Path] = {}
-        self._findings: list[Parity] = []
-        self._drawn: dict[str, list[Image]] = {}
-        self._notes = list(subject.notes)
-        self._sections: list[Section] = []
-        self._engines: list[BuiltEngine] = []
-        self._engine_error: EngineError | None = None
-        self._thresholds = dict(THRESHOLDS)
-        if settings.max_abs_diff is not None:
-            half = THRESHOLDS["fp16"]
-            self._thresholds["fp16"] = replace(half, max_abs_diff=settings.max_abs_diff)
-        int8 = THRESHOLDS["int8"]
-        self._thresholds["int8"] = Threshold(
-            settings.min_psnr_db if settings.min_psnr_db is not None else int8.min_psnr_db,
-            None,
-            settings.min_ssim if settings.min_ssim is not None else int8.min_ssim,
-        )
 
     def run(self) -> Exported:
         subject, settings = self._subject, self._settings
@@ -135,12 +109,11 @@ class _Job:
         if not settings.verify:
             self._ui.say("nothing is compared (--no-verify), and the files say so")
         calibration = subject.calibration() if settings.int8 else None  # bad ones end it here
-        self._comparison = Comparison.drawn(
-            subject.gate.frames, subject.reference, lambda size: working_size_px(meta, size)
-        )
+        gate = self._gate = Gate(subject, self._out, settings, self._ui.say)
+        engine_error = None
         with scratch_folder(self._out) as aside:
             base = self._base(aside)
-            if self._passed and (settings.fp16 or settings.int8):
+            if gate.passed and (settings.fp16 or settings.int8):
                 from export.graph import load_model
 
                 model = load_model(base)
@@ -148,19 +121,15 @@ class _Job:
                     self._half(model, meta_of_written(base), aside)
                 if calibration is not None:
                     self._int8(model, meta_of_written(base), calibration, aside)
-            if settings.build and self._passed:
+            if settings.build and gate.passed:
                 for form in self._forms_for_engines():
-                    self._engine(form, aside)
+                    try:
+                        self._engine(form, aside)
+                    except EngineError as error:
+                        engine_error = error
         fastest = self._compare_speed()
-        if settings.verify:
-            write_reports(self._out, self._gate_run())
-        return Exported(
-            self._out, self._files, self._findings, self._engines, self._engine_error, fastest
-        )
-
-    @property
-    def _passed(self) -> bool:
-        return all(finding.passed is not False for finding in self._findings)
+        gate.write_reports()
+        return Exported(self._out, gate.files, gate.findings, gate.engines, engine_error, fastest)
 
     def _base(self, aside: Path) -> Path:
         """The plainest form: what all others are made from."""
@@ -172,8 +141,8 @@ class _Job:
         subject.write(path)
         if self._settings.upsample == "subpixel":
             self._with_subpixel(path)
-        self._gate(form, path)
-        return self._files.get(form, path)
+        self._gate.admit_onnx(form, path)
+        return self._gate.files.get(form, path)
 
     def _with_subpixel(self, path: Path) -> None:
         from export.graph import load_model
@@ -183,31 +152,30 @@ class _Job:
         model, count = with_subpixel_upsampling(load_model(path))
         meta = meta_of_written(path)
         save_with_meta(model, path, replace(meta, upsample="subpixel" if count else "keep"))
-        line = f"{count} transposed convolutions rewritten as convolution and depth-to-space"
-        self._notes.append(line)
-        self._ui.say(line)
+        self._gate.note(
+            f"{count} transposed convolutions rewritten as convolution and depth-to-space"
+        )
 
     def _half(self, model: onnx.ModelProto, meta: ArtifactMeta, aside: Path) -> None:
         """FP16, with those nodes in FP32 that need it."""
         from export.half_search import half_that_passes
 
-        allowed, pictures = self._thresholds["fp16"], self._comparison
+        pictures = self._gate.comparison
         result = half_that_passes(
             model,
             [*pictures.frames[:HALF_SEARCH_IMAGES], *pictures.other_frames],
             [*pictures.references[:HALF_SEARCH_IMAGES], *pictures.other_references],
-            allowed.min_psnr_db,
-            allowed.max_abs_diff or 255,
+            self._gate.thresholds["fp16"],
             self._ui.say,
         )
         if section := half_section(result):
-            self._sections.append(section)
+            self._gate.sections.append(section)
             nodes = len(result.kept)
             self._ui.say(f"FP16: {nodes} of {len(model.graph.node)} nodes stay in FP32")
         kept = {"fp32": [kept.node for kept in result.kept]} if result.kept else None
         path = aside / ONNX_NAMES["fp16"]
         self._save(path, result.model, replace(meta, precision="fp16", kept=kept))
-        self._gate("fp16", path)
+        self._gate.admit_onnx("fp16", path)
 
     def _int8(
         self, model: onnx.ModelProto, meta: ArtifactMeta, calibration: GateImages, aside: Path
@@ -242,126 +210,85 @@ class _Job:
         """One form of INT8: with more in higher precision where the gate finds it too coarse."""
         from export.int8_search import MARGIN_DB, with_margin
 
+        gate = self._gate
         form = "int8" if meta.target == "tensorrt" else f"int8.{meta.target}"
-        allowed = self._thresholds["int8"]
+        allowed = gate.thresholds["int8"]
         goal_db, goal_ssim = allowed.min_psnr_db + MARGIN_DB, with_margin(allowed.min_ssim)
         path = aside / ONNX_NAMES[form]
-        for attempt in range(GATE_ATTEMPTS):
+        judged = None
+        for attempt in range(1, GATE_ATTEMPTS + 1):
             result = search.result(goal_db, goal_ssim)
             kept = {result.form.kept_in: list(result.kept)} if result.kept else None
             self._save(path, result.model, replace(meta, kept=kept))
-            if not self._settings.verify or attempt == GATE_ATTEMPTS - 1:
+            if not self._settings.verify:
                 break
-            finding, _ = check_parity(path, self._comparison, allowed)
-            if finding.passed or len(result.kept) == len(result.layers):
+            finding, _ = judged = gate.judge(form, path)
+            all_kept = len(result.kept) == len(result.layers)
+            if finding.passed or all_kept or attempt == GATE_ATTEMPTS:
                 break
             pictures = (*finding.differences, *finding.at_camera_size)
             worst_db = min(difference.psnr_db for difference in pictures)
             worst_ssim = min(difference.ssim for difference in pictures)
             goal_db += max(allowed.min_psnr_db - worst_db, 0.0) + MARGIN_DB
             goal_ssim = min(goal_ssim + max(allowed.min_ssim - worst_ssim, 0.0), 1.0)
-            line = (
+            gate.note(
                 f"INT8 for {meta.target}: the gate's pictures are harder ({worst_db:.1f} dB, SSIM "
                 f"{worst_ssim:.4f}): the search now asks for {goal_db:.1f} dB, SSIM "
                 f"{goal_ssim:.4f}, and these pictures are no longer unseen"
             )
-            self._notes.append(line)
-            self._ui.say(line)
-        self._sections += int8_sections(result, origin)
-        left = (
-            f"{len(result.kept)} convolutions left in {result.form.kept_in} "
-            f"({100 * result.kept_macs_share:.1f} % of the multiply-accumulates)"
-        )
+        gate.sections += int8_sections(result, origin)
+        share = f"{100 * result.kept_macs_share:.1f} % of the multiply-accumulates"
+        left = f"{len(result.kept)} convolutions left in {result.form.kept_in} ({share})"
         self._ui.say(
             f"INT8 for {meta.target}: ranges {result.method}, "
             + (left if result.kept else "every convolution in INT8")
         )
         if result.kept_macs_share > 1 - LEAST_INT8:
-            line = (
-                f"{path.name} is INT8 in name: {100 * result.kept_macs_share:.0f} % of its "
-                f"multiply-accumulates stay in {result.form.kept_in}; prefer --fp16, lower "
-                "--min-psnr or --min-ssim, or calibrate on pictures more like the gate's"
+            gate.note(
+                f"{path.name} is INT8 in name: {share} stay in {result.form.kept_in}; prefer "
+                "--fp16, lower --min-psnr or --min-ssim, or calibrate on pictures more like the "
+                "gate's"
             )
-            self._notes.append(line)
-            self._ui.say(line)
-        self._gate(form, path)
+        gate.admit_onnx(form, path, judged)
 
     def _save(self, path: Path, model: onnx.ModelProto, meta: ArtifactMeta) -> None:
         from export.to_onnx import save_with_meta
 
         save_with_meta(model, path, replace(meta, parity=None))
 
-    def _gate(self, form: str, path: Path) -> None:
-        """Compare one ONNX file, and bring it home where it passed."""
-        if self._settings.verify:
-            finding, self._drawn[path.name] = check_parity(
-                path, self._comparison, self._thresholds[form.partition(".")[0]]
-            )
-            self._findings.append(finding)
-            self._ui.say(verdict(finding))
-            if not finding.passed:
-                return
-            noted = replace(meta_of_written(path), parity=finding.summary())
-        else:
-            noted = replace(meta_of_written(path), verified=False)
-        self._note(path, noted)
-        home = self._out / path.name
-        path.replace(home)
-        self._files[form] = home
-
-    def _note(self, path: Path, meta: ArtifactMeta) -> None:
-        from export.graph import load_model
-        from export.to_onnx import save_with_meta
-
-        save_with_meta(load_model(path), path, meta)
-
     def _forms_for_engines(self) -> list[str]:
         """FP16 and INT8 where they were asked for, else the plainest form."""
-        asked = [form for form in self._files if form in ("fp16", "int8")]
+        files = self._gate.files
+        asked = [form for form in files if form in ("fp16", "int8")]
         plainest = self._subject.meta.precision
         wants_more = self._settings.fp16 or self._settings.int8
-        return asked or ([] if wants_more or plainest not in self._files else [plainest])
+        return asked or ([] if wants_more or plainest not in files else [plainest])
 
     def _engine(self, form: str, aside: Path) -> None:
-        """Build the engine of one form; compare it where this machine can run it."""
-        name = ENGINE_NAMES[form]
-        ui = self._ui
-        try:
-            built = engine_from_onnx(
-                self._files[form],
-                aside / name,
-                options=self._settings.build_options,
-                on_message=ui.say,
-                on_progress=ui.on_progress,
-            )
-        except EngineError as error:
-            self._engine_error = error
-            return
-        tell_engine(built, ui.say)
-        self._sections.append(engine_section(built))
-        if self._settings.verify:
-            try:
-                finding, self._drawn[name] = check_parity(
-                    built.path, self._comparison, self._thresholds[form]
-                )
-            except EngineError as error:
-                finding = not_run(name, form, f"built, not run: {error.received}")
-            self._findings.append(finding)
-            ui.say(verdict(finding))
-            if finding.passed is False:
-                return
-        home = self._out / name
-        sidecar_of(built.path).replace(sidecar_of(home))
-        built.path.replace(home)
-        self._engines.append(replace(built, path=home))
+        """Build the engine of one form.
+
+        Raises:
+            EngineError: no TensorRT here, or it refused the model.
+        """
+        built = engine_from_onnx(
+            self._gate.files[form],
+            aside / ENGINE_NAMES[form],
+            options=self._settings.build_options,
+            on_message=self._ui.say,
+            on_progress=self._ui.on_progress,
+        )
+        tell_engine(built, self._ui.say)
+        self._gate.sections.append(engine_section(built))
+        self._gate.admit_engine(form, built)
 
     def _compare_speed(self) -> Path | None:
         """Say what a frame costs in each form here, and where INT8 is not worth it."""
-        if not self._settings.int8 or not self._passed:
+        gate = self._gate
+        if not self._settings.int8 or not gate.passed:
             return None
-        ran = {f.file for f in self._findings if f.differences}
-        models = {path.name: path for form, path in self._files.items() if form != "int8"} | {
-            engine.path.name: engine.path for engine in self._engines if engine.path.name in ran
+        ran = {finding.file for finding in gate.findings if finding.differences}
+        models = {path.name: path for form, path in gate.files.items() if form != "int8"} | {
+            engine.path.name: engine.path for engine in gate.engines if engine.path.name in ran
         }
         if at_hand := self._subject.already_there:
             models[at_hand.name] = at_hand
@@ -373,33 +300,9 @@ class _Job:
             ENGINE_NAMES["int8"]: ENGINE_NAMES["fp16"],
         }
         for line in told_speed(times_ms, rivals):
-            self._notes.append(line)
-            self._ui.say(line)
-        self._sections.append(speed_section(times_ms))
+            gate.note(line)
+        gate.sections.append(speed_section(times_ms))
         return models[min(times_ms, key=lambda name: times_ms[name])]
-
-    def _gate_run(self) -> GateRun:
-        subject = self._subject
-        return GateRun(
-            source=subject.name,
-            reference=subject.reference_name,
-            images=subject.gate.origin,
-            names=subject.gate.names,
-            frames=subject.gate.frames,
-            references=self._comparison.references,
-            findings=self._findings,
-            drawn=self._drawn,
-            notes=self._notes,
-            sections=self._sections,
-        )
-
-
-def meta_of_written(path: Path) -> ArtifactMeta:
-    """The contract inside a file that this export wrote."""
-    meta = meta_of_onnx(path)
-    if meta is None:
-        raise RuntimeError(f"{path} lost its metadata")
-    return meta
 
 
 def tell_engine(built: BuiltEngine, say: Say) -> None:

@@ -210,9 +210,9 @@ def check_parity(
         return finding, drawn
 
 
-def not_run(file: str, precision: str, why: str) -> Parity:
+def not_run(file: str, precision: str, why: str, threshold: Threshold | None = None) -> Parity:
     """The finding for an artifact that this machine cannot run."""
-    return Parity(file, precision, why, THRESHOLDS[precision], ())
+    return Parity(file, precision, why, threshold or THRESHOLDS[precision], ())
 
 
 def ssim(first: Image, second: Image) -> float:

@@ -19,10 +19,11 @@ from torch import nn
 from export.foreign_onnx import frame_in_frame_out, open_image_model
 from export.graph import Graph, drawn_by
 from export.half import prepared, to_half
-from export.half_search import half_that_passes, rehearsal
+from export.half_rehearsal import rehearsal
+from export.half_search import half_that_passes
 from export.to_onnx import FrameInFrameOut, onnx_from_generator, save_with_meta
 from export.to_tensorrt import engine_from_onnx
-from export.verify import Difference
+from export.verify import Difference, Threshold
 from runtime.errors import ModelError
 from trainer.config import GeneratorConfig
 from trainer.generators import build_generator
@@ -32,7 +33,7 @@ from trainer.scenes import draw_pair
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
-GATE = (45.0, 3)
+GATE = Threshold(45.0, 3)
 
 
 class Drawn(NamedTuple):
@@ -119,7 +120,7 @@ def scaled(model, first, second, factor):
 
 
 def searched(model, frames, references):
-    return half_that_passes(model, frames, references, *GATE)
+    return half_that_passes(model, frames, references, GATE)
 
 
 def differences(model, frames, references):
@@ -127,7 +128,7 @@ def differences(model, frames, references):
 
 
 def good(found):
-    return all(d.psnr_db >= GATE[0] and d.max_abs_diff <= GATE[1] for d in found)
+    return all(map(GATE.allows, found))
 
 
 def float_types(model):
@@ -206,7 +207,7 @@ def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(dra
     model, frames, references = drawn("unet-batch")
     plain = min(d.psnr_db for d in differences(rehearsal(to_half(model)), frames, references))
     lines = []
-    result = half_that_passes(model, frames, references, plain + 1, 3, lines.append)
+    result = half_that_passes(model, frames, references, Threshold(plain + 1, 3), lines.append)
     assert result.psnr_db >= plain + 1
     assert 0 < len(result.kept) < len(model.graph.node)
     assert any(re.match(r"alone in FP16 it draws \d+\.\d dB", k.why) for k in result.kept)
@@ -216,7 +217,7 @@ def test_where_plain_fp16_is_not_good_enough_the_worst_nodes_go_back_to_fp32(dra
 def test_where_only_single_pixels_are_off_the_graph_does_not_end_up_in_fp32(drawn):
     model, frames, references = drawn("unet-batch")
     lines = []
-    result = half_that_passes(model, frames, references, 45.0, 0, lines.append)
+    result = half_that_passes(model, frames, references, Threshold(45.0, 0), lines.append)
     assert result.psnr_db >= 45
     assert not result.kept
     assert "does not mend single pixels" in lines[-1]
@@ -225,7 +226,7 @@ def test_where_only_single_pixels_are_off_the_graph_does_not_end_up_in_fp32(draw
 def test_references_of_another_model_are_refused_with_what_was_drawn():
     model = small_graph(18)
     with pytest.raises(ModelError, match=r"in FP32 itself draws \d+\.\d dB"):
-        half_that_passes(model, small_frames(), [255 - f for f in small_frames()], *GATE)
+        half_that_passes(model, small_frames(), [255 - f for f in small_frames()], GATE)
 
 
 def small_frames():
@@ -387,7 +388,7 @@ def test_a_bias_too_small_for_fp16_costs_nothing_and_keeps_nothing():
     stored = next(t for t in model.graph.initializer if t.name == "bias")
     stored.CopyFrom(numpy_helper.from_array(np.full(3, 1e-9, np.float32), "bias"))
     references = drawn_by(model, small_frames())
-    assert half_that_passes(model, small_frames(), references, *GATE).kept == ()
+    assert half_that_passes(model, small_frames(), references, GATE).kept == ()
 
 
 def test_a_strangers_network_becomes_fp16(tmp_path):
