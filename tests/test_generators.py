@@ -5,14 +5,30 @@ from __future__ import annotations
 import pytest
 import reference_generators as reference
 import torch
+from made_runs import pictures, side_of
 from torch import nn
+from torch.nn import functional
 
-from trainer.config import GeneratorConfig, TrainConfig
-from trainer.discriminators import PatchDiscriminator
+from trainer.config import (
+    NORMS,
+    UPSAMPLINGS,
+    GeneratorConfig,
+    ObjectiveConfig,
+    TrainConfig,
+)
 from trainer.errors import ConfigError
 from trainer.generators import build_generator
+from trainer.generators.layers import (
+    ResizeConv2d,
+    SubpixelConv2d,
+    initialise_weights,
+    norm_layer,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAMILIES = ("unet_128", "encoder_decoder", "resnet_6blocks", "dense_unet", "mobilenet_unet")
+"""One of each; the others differ in depth alone."""
 
 
 def parameters(network: nn.Module) -> int:
@@ -133,20 +149,225 @@ def test_weights_are_drawn_from_a_normal_distribution_of_two_hundredths():
             assert module.weight.mean().item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_discriminator_has_the_parameters_of_the_reference_implementation():
-    assert parameters(PatchDiscriminator(3, 3, ndf=64)) == 2_768_705
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_weight_of_a_fresh_generator_gets_a_gradient_that_adam_can_use(name, norm):
+    torch.manual_seed(0)
+    generator = build_generator(GeneratorConfig(name, 8, norm=norm, dropout=0.0))
+    seen = pictures(2, side_of(GeneratorConfig(name)))
+    (generator(seen) - seen.flip(0)).abs().mean().backward()
+    for name, values in generator.named_parameters():
+        if name.endswith("conv.weight"):
+            # Adam divides by the gradient's size + 1e-8: smaller ones move nothing.
+            assert values.grad.square().mean().sqrt() > 5e-8, name
 
 
-def test_one_output_of_the_discriminator_sees_seventy_pixels():
-    # Without norm: BatchNorm's statistics would let every output see the whole picture.
-    discriminator = PatchDiscriminator(3, 3, ndf=4).eval()
-    picture = torch.randn(1, 3, 256, 256, requires_grad=True)
-    logits = discriminator(torch.randn(1, 3, 256, 256), picture)
-    assert logits.shape == (1, 1, 30, 30)
-    logits[0, 0, 15, 15].backward()
-    rows = picture.grad.abs().sum(dim=(0, 1, 3)).nonzero()
-    columns = picture.grad.abs().sum(dim=(0, 1, 2)).nonzero()
-    assert len(rows) == len(columns) == PatchDiscriminator.receptive_field_px == 70
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_norms_a_fresh_generator_draws_neither_plain_grey_nor_black_and_white(name):
+    torch.manual_seed(0)
+    generator = build_generator(GeneratorConfig(name, 8, norm="none")).eval()
+    with torch.no_grad():
+        drawn = generator(pictures(2, side_of(GeneratorConfig(name))))
+    assert drawn.std() > 0.002
+    assert (drawn.abs() > 0.99).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("upsample", UPSAMPLINGS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_combination_trains_on_one_picture_of_the_smallest_size(name, upsample, norm):
+    config = GeneratorConfig(name, 2, norm=norm, upsample=upsample)
+    side = config.size_multiple * (2 if name.startswith("resnet") else 1)
+    generator = build_generator(config)
+    drawn = generator(torch.rand(1, 3, side, side) * 2 - 1)
+    assert drawn.shape == (1, 3, side, side)
+    drawn.abs().mean().backward()
+    assert all(values.grad.isfinite().all() for values in generator.parameters())
+    assert all(values.isfinite().all() for values in generator.state_dict().values())
+    assert drawn.abs().max() <= 1
+
+
+@pytest.mark.parametrize("upsample", UPSAMPLINGS)
+@pytest.mark.parametrize("name", ["dense_unet", "mobilenet_unet"])
+def test_generators_of_five_halvings_take_any_multiple_of_32(name, upsample):
+    config = GeneratorConfig(name, 2, upsample=upsample)
+    assert config.size_multiple == 32
+    assert build_generator(config).eval()(torch.zeros(2, 3, 32, 96)).shape == (2, 3, 32, 96)
+
+
+def test_the_encoder_decoder_is_the_unet_without_its_skips():
+    torch.manual_seed(0)
+    generator = build_generator(GeneratorConfig("encoder_decoder", ngf=2)).eval()
+    widths = [2, 4, 8, 16, 16, 16, 16, 16]
+    assert [block.conv.out_channels for block in generator.down] == widths
+    assert [block.conv.in_channels for block in generator.up] == widths[::-1]
+    x = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        before = generator(x)
+        for level in range(8):  # all that it draws comes through the one deepest pixel
+            handle = generator.down[level].register_forward_hook(lambda _m, _i, out: out * 0 + 1)
+            drawn = generator(x)
+            assert not torch.equal(drawn, before)
+            assert torch.equal(drawn, generator(-x)), f"something goes around level {level}"
+            handle.remove()
+
+
+def test_the_nodes_of_the_dense_unet_are_joined_as_in_unet_plus_plus():
+    generator = build_generator(GeneratorConfig("dense_unet", ngf=2, norm="none")).eval()
+    widths = [2, 4, 8, 16, 16]
+    assert [len(column) for column in generator.joints] == [4, 3, 2, 1]
+    for number, column in enumerate(generator.joints, start=1):
+        for row, joint in enumerate(column):
+            # Zhou et al. 2018, equation 1: j nodes of the row, and the one below, doubled.
+            assert joint.conv.in_channels == (number + 1) * widths[row]
+            assert joint.up.conv.in_channels == widths[row + 1]
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before = generator(x)
+        for block in [
+            *generator.down,
+            *(joint for column in generator.joints for joint in column),
+        ]:
+            handle = block.register_forward_hook(lambda _m, _i, out: out + 1)
+            assert not torch.equal(generator(x), before)
+            handle.remove()
+
+
+def test_the_encoder_of_the_mobilenet_has_the_parameters_of_the_paper():
+    # Table 2 of Sandler et al. 2018: expansion, channels, repeats. Each convolution has a norm
+    # with a scale and a shift.
+    table = [(1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1)]
+    expected, inputs = 3 * 32 * 9 + 2 * 32, 32
+    for expansion, outputs, repeats in table:
+        for _ in range(repeats):
+            wide = expansion * inputs
+            if expansion > 1:
+                expected += inputs * wide + 2 * wide
+            expected += 9 * wide + 2 * wide + wide * outputs + 2 * outputs
+            inputs = outputs
+    encoder = build_generator(GeneratorConfig("mobilenet_unet")).encoder
+    assert parameters(encoder) == expected
+    # The published network without its classifier has one more layer, 320 to 1280 channels.
+    assert expected + 320 * 1280 + 2 * 1280 == 2_223_872
+
+
+@pytest.mark.parametrize(
+    ("ngf", "widths"),
+    [(64, [16, 24, 32, 96, 320]), (32, [8, 16, 16, 48, 160]), (2, [8] * 4 + [16])],
+)
+def test_the_width_of_the_mobilenet_follows_ngf_in_eights(ngf, widths):
+    generator = build_generator(GeneratorConfig("mobilenet_unet", ngf)).eval()
+    sizes = generator.encoder(torch.zeros(1, 3, 64, 64))
+    assert [size.shape[1] for size in sizes] == widths
+    assert [size.shape[2] for size in sizes] == [32, 16, 8, 4, 2]
+
+
+def test_every_skip_of_the_mobilenet_reaches_the_decoder():
+    torch.manual_seed(0)
+    generator = build_generator(GeneratorConfig("mobilenet_unet", 4)).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = generator(x)
+        for size in range(5):
+
+            def blank(_module, _inputs, sizes, at=size):
+                return [s * 0 + 1 if number == at else s for number, s in enumerate(sizes)]
+
+            handle = generator.encoder.register_forward_hook(blank)
+            assert not torch.equal(generator(x), before), f"size {size} changes nothing"
+            handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("encoder_decoder", [f"up.{n}" for n in range(3)]),
+        ("dense_unet", ["joints.0.3", "joints.1.2", "joints.2.1"]),
+        ("mobilenet_unet", [f"up.{n}" for n in range(3)]),
+    ],
+)
+def test_the_noise_z_is_dropout_in_the_first_three_blocks_on_the_way_up(name, blocks):
+    generator = build_generator(GeneratorConfig(name, 2))
+    found = [at for at, module in generator.named_modules() if isinstance(module, nn.Dropout)]
+    assert found == [f"{block}.dropout" for block in blocks]
+    without = build_generator(GeneratorConfig(name, 2, dropout=0.0))
+    assert not any(isinstance(module, nn.Dropout) for module in without.modules())
+
+
+def test_transposed_keeps_the_names_and_shapes_of_checkpoints_from_before_there_was_a_choice():
+    named = {
+        name: tuple(values.shape)
+        for name, values in build_generator(GeneratorConfig("unet_128", 2)).state_dict().items()
+    }
+    assert named["up.0.conv.weight"] == (16, 16, 4, 4)
+    assert named["up.6.conv.weight"] == (4, 3, 4, 4)
+    assert {name.split(".")[0] for name in named} == {"down", "up"}
+    resnet = build_generator(GeneratorConfig("resnet_6blocks", 2)).state_dict()
+    assert tuple(resnet["up.0.conv.weight"].shape) == (8, 4, 3, 3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("upsample", UPSAMPLINGS)
+def test_every_doubling_is_of_the_kind_that_was_asked(upsample, name):
+    modules = [*build_generator(GeneratorConfig(name, 2, upsample=upsample)).modules()]
+    kinds = {
+        "transposed": nn.ConvTranspose2d,
+        "resize": ResizeConv2d,
+        "subpixel": SubpixelConv2d,
+    }
+    doublings = {"unet_128": 7, "encoder_decoder": 8, "resnet_6blocks": 2, "dense_unet": 11}
+    for kind, module in kinds.items():
+        count = sum(isinstance(m, module) for m in modules)
+        assert count == (doublings.get(name, 5) if kind == upsample else 0)
+
+
+def test_a_resize_repeats_pixels_and_convolves():
+    layer = ResizeConv2d(3, 2, bias=True)
+    x = torch.randn(1, 3, 4, 5)
+    doubled = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    expected = functional.conv2d(doubled, layer.weight, layer.bias, padding=1)
+    assert torch.equal(layer(x), expected)
+
+
+def test_a_fresh_subpixel_doubling_repeats_each_pixel_and_can_learn_not_to():
+    layer = SubpixelConv2d(3, 2, bias=True)
+    initialise_weights(layer)
+    assert layer.weight.std().item() == pytest.approx(0.02, rel=0.3)
+    x = torch.randn(1, 3, 4, 5)
+    drawn = layer(x)
+    small = functional.conv2d(x, layer.weight[::4], padding=1)
+    assert (drawn - functional.interpolate(small, scale_factor=2)).abs().max() < 1e-6
+    with torch.no_grad():
+        layer.weight[3] += 1  # the last phase of the first channel: odd rows and columns
+    changed = (layer(x) - drawn).abs() > 1e-3
+    assert changed[0, 0, 1::2, 1::2].all()
+    assert changed.sum() == 4 * 5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_phases_of_a_fresh_subpixel_generator_are_equal(name):
+    torch.manual_seed(0)
+    config = GeneratorConfig(name, 4, upsample="subpixel", norm="batch")
+    generator = build_generator(config).eval()
+    heads = [m for m in generator.modules() if isinstance(m, SubpixelConv2d)]
+    for head in heads:
+        phases = head.weight.unflatten(0, (-1, 4))
+        assert torch.equal(phases, phases[:, :1].expand_as(phases))
+
+
+@pytest.mark.parametrize(("norm", "is_kept"), [("batch", False), ("instance", True)])
+def test_a_norm_over_a_single_value_lets_it_pass(norm, is_kept):
+    layer = norm_layer(norm, 3).train()
+    x = torch.tensor([3.0, -5.0, 0.5]).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        if norm == "batch":
+            layer.running_mean.fill_(1.0)
+            layer.running_var.fill_(4.0)
+        passed = layer(x)
+        spread = layer(torch.randn(1, 3, 8, 8) * 9 + 4)
+    assert torch.allclose(passed, x if is_kept else (x - 1) / 2, atol=1e-4)
+    assert spread.mean().abs() < 1e-5
+    assert spread.std().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +376,6 @@ def test_one_output_of_the_discriminator_sees_seventy_pixels():
         ({"crop_size": 250}, "--crop-size 250"),
         ({"load_size": 200}, "--load-size 200"),
         ({"direction": "BtoC"}, "--direction BtoC"),
-        ({"gan_mode": "wgan"}, "--gan-mode wgan"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"lr": -1.0}, "--lr -1"),
         ({"steps": 0}, "--steps 0"),
@@ -164,3 +384,8 @@ def test_one_output_of_the_discriminator_sees_seventy_pixels():
 def test_settings_that_cannot_work_are_refused_by_the_name_of_their_flag(settings, told):
     with pytest.raises(ConfigError, match=told):
         TrainConfig(**settings)
+
+
+def test_an_objective_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="--gan-mode wgan"):
+        ObjectiveConfig(gan_mode="wgan")

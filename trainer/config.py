@@ -7,15 +7,20 @@ from typing import Any, TypeVar
 
 from trainer.errors import ConfigError
 
-UNET_LEVELS = {"unet_128": 7, "unet_256": 8, "unet_512": 9}
+UNET_LEVELS = {"unet_128": 7, "unet_256": 8, "unet_512": 9, "encoder_decoder": 8}
 """Generator name to the number of times that it halves the picture: down to 1x1 at its size."""
 RESNET_BLOCKS = {"resnet_6blocks": 6, "resnet_9blocks": 9}
 """Generator name to the number of residual blocks between two halvings and two doublings."""
-RESNET_DOWNSAMPLINGS = 2
-GENERATORS = (*UNET_LEVELS, *RESNET_BLOCKS)
+HALVINGS = {**UNET_LEVELS, **dict.fromkeys(RESNET_BLOCKS, 2), "dense_unet": 5, "mobilenet_unet": 5}
+"""Generator name to the number of times that it halves the picture."""
+GENERATORS = tuple(HALVINGS)
 NORMS = ("batch", "instance", "none")
-GAN_MODES = ("vanilla", "lsgan")
+UPSAMPLINGS = ("transposed", "resize", "subpixel")
+RECEPTIVE_FIELDS_PX = (1, 16, 70, 286)
+GAN_MODES = ("vanilla", "lsgan", "hinge", "wgangp", "none")
+PRECISIONS = ("fp32", "bf16", "fp16")
 DIRECTIONS = ("AtoB", "BtoA")
+TASKS = ("pairs", "colourise", "edges", "superres", "deblur")
 
 _Config = TypeVar("_Config")
 
@@ -25,8 +30,7 @@ class GeneratorConfig:
     """Which network draws the picture."""
 
     name: str = "unet_256"
-    """`unet_128`, `unet_256` or `unet_512`: the picture's side that it reduces to 1x1;
-    `resnet_6blocks` or `resnet_9blocks`: the number of residual blocks."""
+    """One of `GENERATORS`; `p2p-train --list-models` says what each is."""
     ngf: int = 64
     """Channels of the first layer; the deepest ones have eight times as many."""
     input_channels: int = 3
@@ -37,10 +41,14 @@ class GeneratorConfig:
     dropout: float = 0.5
     """While training, the noise z of the paper: in a U-Net's first three decoder blocks, in
     each residual block of a ResNet."""
+    upsample: str = "transposed"
+    """How the decoder doubles the picture: by `transposed` convolution, as the paper does; by
+    `resize` (nearest) and convolution; by `subpixel`: convolution and depth-to-space."""
 
     def __post_init__(self) -> None:
         _one_of("--netG", self.name, GENERATORS)
         _one_of("--norm", self.norm, NORMS)
+        _one_of("--upsample", self.upsample, UPSAMPLINGS)
         _at_least("--ngf", self.ngf, 1)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}", "0 <= dropout < 1", "use --no-dropout")
@@ -48,7 +56,78 @@ class GeneratorConfig:
     @property
     def size_multiple(self) -> int:
         """Height and width of its input are multiples of this many pixels."""
-        return int(2 ** UNET_LEVELS.get(self.name, RESNET_DOWNSAMPLINGS))
+        return int(2 ** HALVINGS[self.name])
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Which network judges the picture while training."""
+
+    receptive_field_px: int = 70
+    """Side of the patch that each of its outputs judges: 1 (PixelGAN), 16, 70 (PatchGAN) or 286
+    (ImageGAN)."""
+    ndf: int = 64
+    """Channels of the first layer."""
+    conditional: bool = True
+    """It sees the input beside the picture: does the picture belong to the input?"""
+    norm: str = "batch"
+    spectral_norm: bool = False
+    """Divide each weight by its largest singular value (Miyato et al. 2018)."""
+
+    def __post_init__(self) -> None:
+        if self.receptive_field_px not in RECEPTIVE_FIELDS_PX:
+            raise ConfigError(
+                f"--patch {self.receptive_field_px}",
+                f"one of {', '.join(map(str, RECEPTIVE_FIELDS_PX))} pixels",
+                "change --patch",
+            )
+        _at_least("--ndf", self.ndf, 1)
+        _one_of("--norm-d", self.norm, NORMS)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised; a weight of 0 leaves a term out."""
+
+    gan_mode: str = "vanilla"
+    """`vanilla` is binary cross-entropy, `lsgan` least squares, `hinge`, `wgangp` Wasserstein with
+    a gradient penalty; `none` trains without a discriminator."""
+    lambda_gan: float = 1.0
+    lambda_l1: float = 100.0
+    """Of the mean absolute difference to the target, in units of -1 to 1."""
+    lambda_l2: float = 0.0
+    """Of the mean squared difference to the target."""
+    lambda_feat: float = 0.0
+    """Of feature matching in the discriminator; pix2pixHD takes 10."""
+    lambda_vgg: float = 0.0
+    """Of the perceptual distance in VGG-19; pix2pixHD takes 10."""
+    vgg_weights: str | None = None
+    """File of torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`)."""
+    lambda_gp: float = 10.0
+    """Of the gradient penalty of `wgangp`."""
+
+    def __post_init__(self) -> None:
+        _one_of("--gan-mode", self.gan_mode, GAN_MODES)
+        for name in ("gan", "l1", "l2", "feat", "vgg", "gp"):
+            _between(f"--lambda-{name}", getattr(self, f"lambda_{name}"), -1e-9, 1e9)
+        if self.lambda_vgg and not self.vgg_weights:
+            raise ConfigError(
+                f"--lambda-vgg {self.lambda_vgg:g} without weights",
+                "a file of torchvision's VGG-19 weights",
+                "give --vgg-weights vgg19-dcbb9e9d.pth, or leave --lambda-vgg out",
+            )
+        if self.gan_mode == "none" and self.lambda_feat:
+            raise ConfigError(
+                f"--lambda-feat {self.lambda_feat:g} with --gan-mode none",
+                "a discriminator, whose features are matched",
+                "choose another --gan-mode, or leave --lambda-feat out",
+            )
+        if self.gan_mode == "none" and not (self.lambda_l1 or self.lambda_l2 or self.lambda_vgg):
+            raise ConfigError(
+                "no term to minimise",
+                "an adversarial loss, or a weight above 0",
+                "give --lambda-l1 100, or another --gan-mode",
+            )
 
 
 @dataclass(frozen=True)
@@ -59,18 +138,21 @@ class TrainConfig:
     """Folder of pairs, or `scenes`: the street scenes that the trainer draws."""
     direction: str = "AtoB"
     """`AtoB`: A (the left half) is the input. `BtoA`: the other way."""
+    task: str = "pairs"
+    """`pairs`: `data` holds inputs and targets. Else it holds plain photos, which are the targets,
+    and the input is made of each: `colourise` its grey form, `edges` its drawn edges, `superres`
+    the photo at a quarter of the size, `deblur` out of focus or moved."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    ndf: int = 64
-    """Channels of the discriminator's first layer."""
-    gan_mode: str = "vanilla"
-    """`vanilla` is binary cross-entropy, `lsgan` least squares."""
-    lambda_l1: float = 100.0
-    """Weight of the L1 distance to the target, beside the adversarial loss."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     epochs: int = 200
     """In all. The learning rate is constant for half of the steps, then falls to zero."""
     steps: int | None = None
     """In all; stands in place of `epochs` where given."""
     batch_size: int = 4
+    """Pairs that a network sees at once, in each process."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
     lr: float = 2e-4
     """Of Adam, with beta2 0.999."""
     beta1: float = 0.5
@@ -85,17 +167,37 @@ class TrainConfig:
     0 saves the last weights."""
     epoch_scenes: int = 400
     """Pairs that make an epoch when the data are drawn scenes, which have no end."""
+    patience: int | None = None
+    """Stop early after so many epochs whose held-out L1 is no better; None: never."""
+    precision: str = "fp32"
+    """Of the networks' arithmetic while training: `fp32`, `bf16`, or `fp16` with scaled losses."""
+    channels_last: bool | None = None
+    """Keep activations as [N, H, W, C] in memory. None: on a GPU, whose convolutions are faster
+    so; on a CPU their backward passes are slower."""
+    compile: bool = False
+    """Let `torch.compile` fuse the networks' layers."""
+    bad_pairs: float = 0.01
+    """Largest part of the pairs that may be damaged; they are named and left out."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         _one_of("--direction", self.direction, DIRECTIONS)
-        _one_of("--gan-mode", self.gan_mode, GAN_MODES)
+        _one_of("--task", self.task, TASKS)
+        _one_of("--precision", self.precision, PRECISIONS)
         _at_least("--epochs", self.epochs, 1)
         _at_least("--batch-size", self.batch_size, 1)
-        _at_least("--ndf", self.ndf, 1)
+        _at_least("--accumulate", self.accumulate, 1)
+        if self.patience is not None:
+            _at_least("--patience", self.patience, 1)
         if self.steps is not None:
             _at_least("--steps", self.steps, 1)
         _at_least("--seed", self.seed, 0)
+        if self.objective.gan_mode == "wgangp" and self.discriminator.norm == "batch":
+            raise ConfigError(
+                "--norm-d batch with --gan-mode wgangp",
+                "a discriminator that judges each picture alone, as its gradient penalty does",
+                "use --norm-d instance",
+            )
         multiple = self.generator.size_multiple
         if self.crop_size < multiple or self.crop_size % multiple:
             raise ConfigError(
@@ -110,17 +212,10 @@ class TrainConfig:
                 "a picture that the crop fits into",
                 f"use --load-size {self.crop_size} for no random crop",
             )
-        for flag, value, low, high in (
-            ("--lr", self.lr, 0.0, 1.0),
-            ("--lambda-l1", self.lambda_l1, -1e-9, 1e9),
-            ("--beta1", self.beta1, -1e-9, 1.0),
-        ):
-            if not low < value < high:
-                raise ConfigError(
-                    f"{flag} {value}",
-                    f"between {max(low, 0):g} and {high:g}",
-                    f"leave {flag} out for the paper's value",
-                )
+        _between("--lr", self.lr, 0.0, 1.0)
+        _between("--beta1", self.beta1, -1e-9, 1.0)
+        _between("--ema", self.ema_decay, -1e-9, 1.0)
+        _between("--bad-pairs", self.bad_pairs, -1e-9, 1.0)
 
 
 def to_dict(config: GeneratorConfig | TrainConfig) -> dict[str, Any]:
@@ -135,8 +230,12 @@ def generator_config_from(values: dict[str, Any]) -> GeneratorConfig:
 
 def train_config_from(values: dict[str, Any]) -> TrainConfig:
     """The reverse of `to_dict`; a key that this version does not know is an error."""
-    generator = generator_config_from(values["generator"])
-    return _from_dict(TrainConfig, {**values, "generator": generator})
+    parts = {
+        "generator": generator_config_from(values["generator"]),
+        "discriminator": _from_dict(DiscriminatorConfig, values["discriminator"]),
+        "objective": _from_dict(ObjectiveConfig, values["objective"]),
+    }
+    return _from_dict(TrainConfig, {**values, **parts})
 
 
 def _from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
@@ -158,3 +257,11 @@ def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
 def _at_least(flag: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{flag} {value}", f"{least} or more", f"change {flag}")
+
+
+def _between(flag: str, value: float, low: float, high: float) -> None:
+    """Refuse a value outside the open range."""
+    if not low < value < high:
+        raise ConfigError(
+            f"{flag} {value}", f"between {max(low, 0):g} and {high:g}", f"change {flag}"
+        )

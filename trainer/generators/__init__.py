@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.config import RESNET_BLOCKS, RESNET_DOWNSAMPLINGS, UNET_LEVELS, GeneratorConfig
+from trainer.config import HALVINGS, RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
+from trainer.generators.dense_unet import DenseUNet
+from trainer.generators.mobilenet_unet import MobileNetUNet
 from trainer.generators.resnet import ResNetGenerator
 from trainer.generators.unet import UNet
 
 
 def build_generator(config: GeneratorConfig) -> nn.Module:
-    """A generator with fresh weights, N(0, 0.02).
+    """A generator with fresh weights, N(0, 0.02); without norms those of He et al. 2015.
 
     Its `forward` maps float [N, C, H, W], RGB, -1 to 1, to the same; H and W are multiples of
-    `config.size_multiple`.
+    `config.size_multiple`, of a ResNet at least two of them.
     """
-    if config.name in RESNET_BLOCKS:
-        return ResNetGenerator(
-            blocks=RESNET_BLOCKS[config.name],
-            ngf=config.ngf,
-            input_channels=config.input_channels,
-            output_channels=config.output_channels,
-            norm=config.norm,
-            dropout=config.dropout,
-            downsamplings=RESNET_DOWNSAMPLINGS,
-        )
-    return UNet(
-        levels=UNET_LEVELS[config.name],
-        ngf=config.ngf,
-        input_channels=config.input_channels,
-        output_channels=config.output_channels,
-        norm=config.norm,
-        dropout=config.dropout,
-    )
+    sizes = (config.ngf, config.input_channels, config.output_channels)
+    layers = (config.norm, config.dropout)
+    name, upsample = config.name, config.upsample
+    if name in UNET_LEVELS:
+        skips = name != "encoder_decoder"
+        return UNet(UNET_LEVELS[name], *sizes, *layers, upsample, skips)
+    if name in RESNET_BLOCKS:
+        return ResNetGenerator(RESNET_BLOCKS[name], *sizes, *layers, HALVINGS[name], upsample)
+    if name == "dense_unet":
+        return DenseUNet(HALVINGS[name], *sizes, *layers, upsample)
+    if name == "mobilenet_unet":
+        return MobileNetUNet(*sizes, *layers, upsample)
+    raise NotImplementedError(f"{name} is in trainer.config.GENERATORS and has no module")

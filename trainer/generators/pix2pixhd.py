@@ -60,7 +60,7 @@ class LocalEnhancer(nn.Module):
         )
         self.head = ConvBlock(ngf, output_channels, 7, "none", relu=False)
         self.halve = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
-        initialise_weights(self)
+        initialise_weights(self, norm, head=self.head.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W], -1 to 1, to the same."""

@@ -8,7 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from trainer.generators.layers import initialise_weights, norm_layer
+from trainer.generators.layers import (
+    doubling,
+    initialise_weights,
+    norm_layer,
+    scale_weights,
+)
 
 
 class ConvBlock(nn.Module):
@@ -38,22 +43,33 @@ class ConvBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double the picture: 3x3 transposed convolution with stride 2, norm, ReLU."""
+    """Double the picture: transposed convolution with stride 2 (or `upsample`), norm, dropout,
+    ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, norm: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norm: str,
+        upsample: str = "transposed",
+        kernel: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(
-            inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=norm != "batch"
-        )
+        self.conv = doubling(upsample, inputs, outputs, kernel, norm)
         self.norm = norm_layer(norm, outputs)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+        return self.activation(self.dropout(self.norm(self.conv(x))))  # type: ignore[no-any-return]
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(dropout(relu(norm(conv(x)))))), both convolutions 3x3."""
+    """x + norm(conv(dropout(relu(norm(conv(x)))))), both convolutions 3x3.
+
+    The dropout is the noise z.
+    """
 
     def __init__(self, channels: int, norm: str, dropout: float) -> None:
         super().__init__()
@@ -79,6 +95,7 @@ class ResNetFeatures(nn.Module):
         norm: str,
         dropout: float,
         downsamplings: int,
+        upsample: str = "transposed",
     ) -> None:
         super().__init__()
         widths = [ngf * 2**level for level in range(downsamplings + 1)]
@@ -90,7 +107,7 @@ class ResNetFeatures(nn.Module):
             ResidualBlock(widths[-1], norm, dropout) for _ in range(blocks)
         )
         self.up = nn.ModuleList(
-            UpBlock(wider, wide, norm)
+            UpBlock(wider, wide, norm, upsample)
             for wide, wider in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
 
@@ -119,11 +136,26 @@ class ResNetGenerator(ResNetFeatures):
         norm: str,
         dropout: float,
         downsamplings: int = 2,
+        upsample: str = "transposed",
     ) -> None:
-        super().__init__(blocks, ngf, input_channels, norm, dropout, downsamplings)
+        super().__init__(blocks, ngf, input_channels, norm, dropout, downsamplings, upsample)
         self.head = ConvBlock(ngf, output_channels, 7, "none", relu=False)
-        initialise_weights(self)
+        initialise_weights(self, norm, head=self.head.conv)
+        if norm == "none":
+            tame_residual_sums(self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W], -1 to 1, to the same."""
         return torch.tanh(self.head(super().forward(x)))
+
+
+def tame_residual_sums(blocks: nn.ModuleList) -> None:
+    """Keep the sum over fresh residual blocks without norms as small as one of them.
+
+    The last convolution of each shrinks by sqrt(blocks): else every sum adds the spread of what
+    it joins, and nine of them saturate tanh. Source: Zhang et al. 2019, "Fixup Initialization",
+    section 2, on why; the factor is that of a sum of independent values.
+    """
+    for block in blocks:
+        if isinstance(block, ResidualBlock):
+            scale_weights(block.second.conv, len(blocks) ** -0.5)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.generators.layers import initialise_weights, norm_layer
+from trainer.generators.layers import doubling, initialise_weights, norm_layer
 
 DROPOUT_BLOCKS = 3
 
@@ -25,14 +25,15 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double the picture: ReLU, 4x4 transposed convolution with stride 2, norm, dropout."""
+    """Double the picture: ReLU, 4x4 transposed convolution with stride 2 (or `upsample`), norm,
+    dropout."""
 
-    def __init__(self, inputs: int, outputs: int, norm: str, dropout: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, norm: str, dropout: float, upsample: str
+    ) -> None:
         super().__init__()
         self.activation = nn.ReLU()
-        self.conv = nn.ConvTranspose2d(
-            inputs, outputs, 4, stride=2, padding=1, bias=norm != "batch"
-        )
+        self.conv = doubling(upsample, inputs, outputs, 4, norm)
         self.norm = norm_layer(norm, outputs)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
@@ -43,8 +44,11 @@ class UpBlock(nn.Module):
 class UNet(nn.Module):
     """`levels` halvings, as many doublings, and a skip between layers of equal size.
 
+    Without `skips` it is the encoder-decoder that section 4.2 compares the U-Net with.
+
     The first and the deepest encoder layer and the output layer have no norm: the first because
-    the paper says so, the deepest because a norm over 1x1 pixels would leave nothing.
+    the paper says so, the deepest because a norm over 1x1 pixels would leave nothing. Dropout,
+    the noise z, is in the first three decoder blocks.
     """
 
     def __init__(
@@ -55,24 +59,22 @@ class UNet(nn.Module):
         output_channels: int,
         norm: str,
         dropout: float,
+        upsample: str = "transposed",
+        skips: bool = True,
     ) -> None:
         super().__init__()
-        widths = [ngf * min(2**level, 8) for level in range(levels)]
-        self.down = nn.ModuleList()
-        inputs = input_channels
-        for level, width in enumerate(widths):
-            has_norm = 0 < level < levels - 1
-            self.down.append(
-                DownBlock(inputs, width, norm if has_norm else "none", activate=level > 0)
-            )
-            inputs = width
+        self.skips = skips
+        widths = unet_widths(levels, ngf)
+        self.down = down_path(widths, input_channels, norm)
         self.up = nn.ModuleList()
-        for block, outputs in enumerate(reversed([output_channels, *widths[:-1]])):
-            is_last = block == levels - 1
-            noise = dropout if block < DROPOUT_BLOCKS and not is_last else 0.0
-            self.up.append(UpBlock(inputs, outputs, "none" if is_last else norm, noise))
-            inputs = 2 * outputs
-        initialise_weights(self)
+        inputs = widths[-1]
+        for block, outputs in enumerate(reversed(widths[:-1])):
+            noise = dropout if block < DROPOUT_BLOCKS else 0.0
+            self.up.append(UpBlock(inputs, outputs, norm, noise, upsample))
+            inputs = 2 * outputs if skips else outputs
+        last = UpBlock(inputs, output_channels, "none", 0.0, upsample)
+        self.up.append(last)
+        initialise_weights(self, norm, head=last.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W], -1 to 1, to the same; H and W are multiples of 2 ** levels."""
@@ -80,9 +82,25 @@ class UNet(nn.Module):
         for block in self.down:
             x = block(x)
             skips.append(x)
-        x = skips.pop()
+        skips.pop()
         for block in self.up:
             x = block(x)
-            if skips:
+            if self.skips and skips:
                 x = torch.cat([skips.pop(), x], dim=1)
         return torch.tanh(x)
+
+
+def unet_widths(levels: int, ngf: int) -> list[int]:
+    """Channels of each encoder layer: doubled up to eight times `ngf`."""
+    return [ngf * min(2**level, 8) for level in range(levels)]
+
+
+def down_path(widths: list[int], input_channels: int, norm: str) -> nn.ModuleList:
+    """An encoder of 4x4 convolutions with stride 2; its first and last layer have no norm."""
+    blocks = nn.ModuleList()
+    inputs = input_channels
+    for level, width in enumerate(widths):
+        has_norm = 0 < level < len(widths) - 1
+        blocks.append(DownBlock(inputs, width, norm if has_norm else "none", activate=level > 0))
+        inputs = width
+    return blocks

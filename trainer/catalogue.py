@@ -1,0 +1,104 @@
+"""What every generator is and costs, counted from the real modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.config import GENERATORS, GeneratorConfig
+from trainer.generators import build_generator
+
+USUAL_SIDE_PX = 256
+SIDES_PX = {"unet_512": 512}
+"""Side of the square that a model is counted at, where it is not `USUAL_SIDE_PX`."""
+DESCRIPTIONS = {
+    "unet_128": "U-Net of Isola et al. 2017 with 7 halvings, for pictures of 128 pixels",
+    "unet_256": "U-Net of Isola et al. 2017, 8 halvings",
+    "unet_512": "U-Net of Isola et al. 2017 with 9 halvings, for pictures of 512 pixels",
+    "encoder_decoder": "the same without skips, the paper's ablation",
+    "resnet_6blocks": "ResNet of Johnson et al. 2016, 2 halvings, 6 residual blocks",
+    "resnet_9blocks": "ResNet of Johnson et al. 2016, 2 halvings, 9 residual blocks",
+    "dense_unet": "U-Net with the dense nested skips of Zhou et al. 2018 (UNet++), 5 halvings",
+    "mobilenet_unet": "encoder of Sandler et al. 2018 (MobileNetV2), light decoder with skips",
+}
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One generator."""
+
+    name: str
+    """As `--netG` takes it."""
+    description: str
+    """In a few words, with its source."""
+    parameters: int
+    """Learned values: weights, biases, scales and shifts of norms."""
+    macs: int
+    """Multiply-accumulates of all convolutions, for one picture of `side_px`."""
+    side_px: int
+    size_multiple: int
+    """Height and width of its input are multiples of so many pixels."""
+
+
+def catalogue(config: GeneratorConfig | None = None) -> list[ModelRow]:
+    """Every generator of `trainer.config.GENERATORS`, in that order.
+
+    Nothing is stored or computed: the modules are built on torch's meta device, which knows the
+    shapes alone.
+
+    Args:
+        config: settings that all share; its name does not matter. None: the defaults.
+    """
+    return [_row(replace(config or GeneratorConfig(), name=name)) for name in GENERATORS]
+
+
+def macs_of(config: GeneratorConfig, side_px: int) -> int:
+    """Multiply-accumulates of all convolutions for one square picture.
+
+    A convolution does each at an output pixel, a transposed one at an input pixel: what is
+    multiplied with inserted zeros is not counted. torch counts two operations for each.
+    """
+    return _macs(_without_values(config), config, side_px)
+
+
+def markdown_table(rows: Sequence[ModelRow]) -> str:
+    """The rows as a table of GitHub's Markdown, numbers in millions and thousand millions."""
+    lines = [
+        "| `--netG` | what it is | parameters, M | MACs, G | at, px | sides are multiples of |",
+        "|---|---|---:|---:|---:|---:|",
+        *(
+            f"| `{row.name}` | {row.description} | {row.parameters / 1e6:.2f} "
+            f"| {row.macs / 1e9:.2f} | {row.side_px} | {row.size_multiple} |"
+            for row in rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(config: GeneratorConfig) -> ModelRow:
+    side_px = SIDES_PX.get(config.name, USUAL_SIDE_PX)
+    generator = _without_values(config)
+    return ModelRow(
+        name=config.name,
+        description=DESCRIPTIONS[config.name],
+        parameters=sum(values.numel() for values in generator.parameters()),
+        macs=_macs(generator, config, side_px),
+        side_px=side_px,
+        size_multiple=config.size_multiple,
+    )
+
+
+def _without_values(config: GeneratorConfig) -> nn.Module:
+    with torch.device("meta"):
+        return build_generator(config).eval()
+
+
+def _macs(generator: nn.Module, config: GeneratorConfig, side_px: int) -> int:
+    picture = torch.empty(1, config.input_channels, side_px, side_px, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator(picture)
+    return int(counter.get_total_flops()) // 2
