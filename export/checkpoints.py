@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.gate_images import TrainedOn
 from runtime.artifact import sha256_of
 from runtime.errors import ModelError
 
@@ -39,8 +40,8 @@ class Checkpoint:
     """Whether another project trained it."""
     direction: str
     """`AtoB` or `BtoA`; of a foreign one not known, and `AtoB` is taken."""
-    data: str | None = None
-    """What it was trained on, as the trainer was told; None: not known."""
+    trained_on: TrainedOn | None = None
+    """None: not known."""
     steps: int | None = None
     quality: dict[str, float] | None = None
 
@@ -50,15 +51,19 @@ class Checkpoint:
 
     @property
     def least_side_px(self) -> int:
-        """Of a picture: all but a U-Net mirror it where it is smallest, which takes two pixels."""
-        return self.size_multiple * (1 if self.name.startswith("unet") else 2)
+        """Of a picture: a ResNet mirrors it where it is smallest, which takes two pixels, and so
+        do a picture's own statistics in `mobilenet_unet`."""
+        takes_one = self.name.startswith(("unet", "encoder_decoder", "dense_unet"))
+        return self.size_multiple * (1 if takes_one else 2)
 
     @property
     def training(self) -> str:
         """What it was trained on, in words."""
-        if self.data is None:
+        if self.trained_on is None:
             return "unknown"
-        return f"{self.data} {self.direction}, {self.steps} steps"
+        task = self.trained_on.task
+        what = self.direction if task == "pairs" else task
+        return f"{self.trained_on.data} {what}, {self.steps} steps"
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -99,7 +104,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         output_channels=info.config.output_channels,
         foreign=False,
         direction=info.direction,
-        data=info.data,
+        trained_on=TrainedOn(info.data, info.task),
         steps=info.step,
         quality=info.quality,
     )

@@ -112,8 +112,18 @@ def in_two_sizes(images: GateImages, size_px: tuple[int, int]) -> GateImages:
     )
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a generator was trained on, as the trainer was told."""
+
+    data: str
+    """A folder, or `scenes`."""
+    task: str
+    """What its inputs are: see `trainer.config.TrainConfig.task`."""
+
+
 def images_of_data(
-    data: str,
+    trained_on: TrainedOn,
     direction: str,
     size_px: tuple[int, int],
     count: int = GATE_IMAGES,
@@ -122,7 +132,7 @@ def images_of_data(
     """Inputs of what a generator was trained on; None where the data are not here.
 
     Args:
-        data: as the trainer was told.
+        trained_on: where they are.
         direction: which half is the input.
         size_px: (height, width) of the artifact's frames.
         count: at most so many, evenly over all.
@@ -132,7 +142,7 @@ def images_of_data(
     from trainer.errors import DataError
 
     try:
-        split = open_data(data, direction)
+        split = open_data(trained_on.data, direction, task=trained_on.task)
     except DataError:
         return None
     pairs = split.held_out if held_out else split.train
@@ -155,13 +165,17 @@ def drawn_scenes(size_px: tuple[int, int], count: int = GATE_IMAGES, first: int 
 
 
 def pairs_of(
-    folder: Path | None, data: str | None, direction: str, size_px: tuple[int, int], count: int
+    folder: Path | None,
+    trained_on: TrainedOn | None,
+    direction: str,
+    size_px: tuple[int, int],
+    count: int,
 ) -> list[tuple[Image, Image]]:
-    """(input, target) pictures where there are pairs: in `folder`, else held out of `data`.
+    """(input, target) pictures where there are pairs: in `folder`, else held out of training.
 
     Args:
         folder: the user's pictures, which may be pairs or not.
-        data: as the trainer was told; looked at only where there is no `folder`.
+        trained_on: looked at only where there is no `folder`; a task on photos has no pairs there.
         direction: which half is the input.
         size_px: (height, width) to resize both to.
         count: at most so many.
@@ -171,6 +185,8 @@ def pairs_of(
 
     pairs: Pairs
     try:
+        if trained_on and trained_on.task != "pairs" and folder is not None:
+            return []
         if folder is not None:
             from trainer.data import FolderPairs
 
@@ -178,8 +194,8 @@ def pairs_of(
             pairs = FolderPairs(files, direction, str(folder))
             if files[0].b is None and not _is_side_by_side(files[0].a):
                 return []
-        elif data is not None:
-            pairs = open_data(data, direction).held_out
+        elif trained_on is not None:
+            pairs = open_data(trained_on.data, direction, task=trained_on.task).held_out
         else:
             return []
         side = max(size_px)

@@ -146,7 +146,7 @@ class _Quantizer:
             if node.op_type in _IN_BYTES and self._activations(node) <= tensors:
                 tensors |= {name for name in node.output if name in self._ranges}
         for node in graph.nodes:
-            if node.op_type != "Relu" or node.output[0] not in tensors:
+            if not self._cuts_at_zero(node) or node.output[0] not in tensors:
                 continue
             source = node.input[0]
             producer = graph.producer.get(source)
@@ -157,6 +157,22 @@ class _Quantizer:
                 tensors.discard(source)
                 self._removed_relus[node.output[0]] = source
         return tensors
+
+    def _cuts_at_zero(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is ReLU, or ReLU6 as exporters write it: a Clip from 0 to a stored value.
+
+        The range that was seen behind it ends at that value.
+        """
+        if node.op_type == "Relu":
+            return True
+        bounds = [name for name in node.input[1:] if name]
+        return (
+            node.op_type == "Clip"
+            and len(node.input) > 1
+            and set(bounds) <= set(self._graph.weights)
+            and node.input[1] in self._graph.weights
+            and float(self._graph.weight(node.input[1])) == 0.0
+        )
 
     def _activations(self, node: onnx.NodeProto) -> set[str]:
         """Inputs that are not stored: of a Pad or Reshape only the first is a picture."""
@@ -268,7 +284,7 @@ class _Quantizer:
             and producer.input[0] in self._tensors
         ):
             pair = self._scale_of(producer.input[0])
-        elif joined := self._joined_into(name):
+        elif (joined := self._joined_into(name)) and not self._would_lose_its_relu(name, joined):
             pair = self._scale_of(joined)
         else:
             pair = self._scale_for(self._needed_range(name))
@@ -291,6 +307,10 @@ class _Quantizer:
         relus = {source: output for output, source in self._removed_relus.items()}
         joined = relus.get(joined, joined)
         return joined if joined in self._tensors else None
+
+    def _would_lose_its_relu(self, name: str, joined: str) -> bool:
+        """Whether 0 is not the lowest level of the scale that was to stand in for a ReLU."""
+        return name in self._removed_relus and self._scale_of(joined)[1] != 0
 
     def _scale_for(self, needed: Range) -> tuple[float, int]:
         tiny = float(np.finfo(np.float32).tiny)

@@ -14,6 +14,7 @@ from export.gate_images import (
     CALIBRATION_IMAGES,
     GATE_IMAGES,
     GateImages,
+    TrainedOn,
     calibration_of_folder,
     drawn_scenes,
     images_of_data,
@@ -73,7 +74,9 @@ def subject_of_checkpoint(checkpoint: Checkpoint, settings: ExportSettings, say:
         checkpoint.generator,
         settings.norm_stats,
         foreign=checkpoint.foreign,
-        pairs=pairs_of(settings.images, checkpoint.data, direction, frame_size_px, GATE_IMAGES),
+        pairs=pairs_of(
+            settings.images, checkpoint.trained_on, direction, frame_size_px, GATE_IMAGES
+        ),
         draws=draws,
     )
     generator = checkpoint.generator
@@ -82,7 +85,7 @@ def subject_of_checkpoint(checkpoint: Checkpoint, settings: ExportSettings, say:
     if choice.why:
         notes.append(choice.why)
         say(choice.why)
-    gate, note = _gate_of(checkpoint.data, direction, settings, frame_size_px)
+    gate, note = _gate_of(checkpoint.trained_on, direction, settings, frame_size_px)
     if note:
         notes.append(note)
         say(note)
@@ -123,7 +126,9 @@ def subject_of_checkpoint(checkpoint: Checkpoint, settings: ExportSettings, say:
         reference=draws(generator),
         reference_name="the PyTorch generator in FP32",
         gate=gate,
-        calibration=lambda: _calibration(checkpoint.data, direction, settings, frame_size_px),
+        calibration=lambda: _calibration(
+            checkpoint.trained_on, direction, settings, frame_size_px
+        ),
         notes=notes,
     )
 
@@ -254,30 +259,30 @@ def _sizes(checkpoint: Checkpoint, settings: ExportSettings) -> tuple[Size, Size
 
 
 def _gate_of(
-    data: str | None, direction: str, settings: ExportSettings, size_px: Size
+    trained_on: TrainedOn | None, direction: str, settings: ExportSettings, size_px: Size
 ) -> tuple[GateImages, str]:
     """The pictures of the gate, and what is to be said of them."""
     if settings.images:
         return images_of_folder(settings.images, size_px, direction), ""
-    held_out = images_of_data(data, direction, size_px) if data else None
+    held_out = images_of_data(trained_on, direction, size_px) if trained_on else None
     if held_out is not None:
         return held_out, ""
     if not settings.verify:
         return drawn_scenes(size_px), ""
-    here = f"{data} is not here" if data else "the training data are not known"
+    here = f"{trained_on.data} is not here" if trained_on else "the training data are not known"
     return drawn_scenes(size_px), f"{here}: compared on drawn street scenes; use --images DIR"
 
 
 def _calibration(
-    data: str | None, direction: str, settings: ExportSettings, size_px: Size
+    trained_on: TrainedOn | None, direction: str, settings: ExportSettings, size_px: Size
 ) -> GateImages:
     """What INT8 is calibrated on: the folder named, else training pictures, else others of
     `--images` than the gate's, else drawn scenes."""
     if settings.calibration:
         return calibration_of_folder(settings.calibration, size_px, direction, settings.fraction)
     seen = (
-        images_of_data(data, direction, size_px, CALIBRATION_IMAGES, held_out=False)
-        if data
+        images_of_data(trained_on, direction, size_px, CALIBRATION_IMAGES, held_out=False)
+        if trained_on
         else None
     )
     if seen is not None:

@@ -88,16 +88,31 @@ def folded(generator: nn.Module) -> nn.Module:
     """A copy whose BatchNorm layers are part of the convolutions before them, computed in FP32.
 
     Done here, not by the exporter, so that a lower precision rounds each folded weight once. The
-    generators of `trainer` keep `conv` and `norm` of a block under these names.
+    generators of `trainer` keep `conv` and `norm` of a block under these names. A sub-pixel
+    convolution has several channels, its phases, for each one of the norm behind it.
     """
     generator = copy.deepcopy(generator).eval()
     for block in generator.modules():
         conv, norm = getattr(block, "conv", None), getattr(block, "norm", None)
         if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
             transposed = isinstance(conv, nn.ConvTranspose2d)
-            block.conv = fuse_conv_bn_eval(conv, norm, transpose=transposed)
+            phases = conv.out_channels // norm.num_features
+            block.conv = fuse_conv_bn_eval(conv, _for_phases(norm, phases), transpose=transposed)
             block.norm = nn.Identity()
     return generator
+
+
+def _for_phases(norm: nn.BatchNorm2d, phases: int) -> nn.BatchNorm2d:
+    """The same norm in front of a depth-to-space, where a channel is `phases` neighbours."""
+    if phases == 1:
+        return norm
+    spread = nn.BatchNorm2d(phases * norm.num_features, eps=norm.eps).eval()
+    values = {
+        name: tensor.repeat_interleave(phases) if tensor.ndim else tensor
+        for name, tensor in norm.state_dict().items()
+    }
+    spread.load_state_dict(values)
+    return spread
 
 
 def onnx_from_generator(
