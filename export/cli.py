@@ -1,9 +1,8 @@
-"""`p2p-export` and `p2p-eval`: options in, one line out when something is wrong."""
+"""`p2p-export`: options in, one line out when something is wrong."""
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from export.checkpoints import newest_run, open_checkpoint
 from export.console import console_ui
@@ -29,7 +27,6 @@ from export.to_tensorrt import BuildOptions
 from export.ui import Ui
 from runtime.artifact import ArtifactMeta, meta_of_onnx
 from runtime.errors import ModelError, UserError
-from runtime.files import write_text
 from trainer.errors import TrainerError
 
 GATE_FAILED = 1
@@ -360,39 +357,3 @@ def _check_engine_only(source: Path, meta: ArtifactMeta, settings: ExportSetting
             "the form that TensorRT takes",
             "name model.int8.onnx; p2p-export --int8 writes both",
         )
-
-
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", required=False, default="scenes")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write FILE.")
-@click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="[as trained, else AtoB]")
-@click.option("--count", type=click.IntRange(1), help="At most so many pairs.  [all]")
-@click.version_option(package_name="pix2pix-edge")
-@one_line_errors
-def evaluate(
-    model: Path, data: str, json_file: Path | None, direction: str | None, count: int | None
-) -> None:
-    """Measure MODEL on the pairs in DATA, beside handing back the input and the mean target.
-
-    MODEL is a run, a checkpoint, an ONNX file or an engine; DATA a folder of pairs, or `scenes`
-    for held-out drawn ones.
-    """
-    from export.evaluate import evaluate_model
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    rows = evaluate_model(model, data, direction, count, say=lambda line: console.print(line))
-    table = Table(title=f"{model} on {data}")
-    for title in ("", "L1, grey levels", "PSNR, dB", "SSIM"):
-        table.add_column(title, justify="left" if not title else "right")
-    for name, quality in rows.items():
-        table.add_row(
-            name.replace("_", " "),
-            f"{quality.l1:.2f}",
-            f"{quality.psnr:.2f}",
-            f"{quality.ssim:.4f}",
-        )
-    Console().print(table)
-    if json_file:
-        values = {name: quality.to_dict() for name, quality in rows.items()}
-        write_text(json_file, json.dumps(values, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""`p2p-export` and `p2p-eval` as they are typed, with good and with bad input."""
+"""`p2p-export` as it is typed, with good and with bad input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pairs import picture, write_side_by_side
 
 import export.to_tensorrt as to_tensorrt
 from export.checkpoints import open_checkpoint
-from export.cli import evaluate, export
+from export.cli import export
 from export.graph import Graph, load_model
 from export.subjects import torch_draws
 from runtime import Translator
@@ -765,33 +765,3 @@ def test_a_full_disk_leaves_the_older_int8_file(ours, few):
     on_a_small_disk(50_000, ours, "--int8", *QUICK, "--target", "tensorrt", *pictures)
     assert older.read_text() == "the older export"
     assert names_in(ours.parent) == {"model.onnx", "model.int8.onnx"}
-
-
-# ------------------------------------------------------------------------------------ p2p-eval
-
-
-def test_eval_gives_three_rows_and_the_same_for_checkpoint_and_onnx(
-    run_folder, exported, tmp_path
-):
-    data = write_side_by_side(tmp_path / "pairs", 4, SIDE_PX, SIDE_PX)
-    rows = {}
-    for model in (run_folder, exported / "model.onnx"):
-        file = tmp_path / "eval.json"
-        done(evaluate, model, data, "--json", file)
-        rows[model] = json.loads(file.read_text())
-    by_torch, by_onnx = rows.values()
-    assert set(by_torch) == {"model", "identity", "mean_target"}
-    for measure in ("l1", "psnr", "ssim"):
-        assert by_onnx["model"][measure] == pytest.approx(by_torch["model"][measure], abs=0.02)
-    # B is 255 - A: handing A back is off by |2A - 255| on average.
-    pairs = [picture(n, SIDE_PX, SIDE_PX).astype(float) for n in range(4)]
-    expected = np.mean([np.abs(2 * a - 255).mean() for a in pairs])
-    assert by_torch["identity"]["l1"] == pytest.approx(expected, rel=1e-6)
-    mean = np.rint(np.mean([255 - a for a in pairs], axis=0))
-    expected = np.mean([np.abs(mean - (255 - a)).mean() for a in pairs])
-    assert by_torch["mean_target"]["l1"] == pytest.approx(expected, rel=1e-6)
-
-
-def test_eval_refuses_what_is_not_there(run_folder, tmp_path):
-    assert "no such folder" in refused(evaluate, run_folder, tmp_path / "none")
-    assert "no such checkpoint" in refused(evaluate, tmp_path / "none", tmp_path)

@@ -16,7 +16,8 @@ from made_runs import pictures
 from pairs import picture, write_side_by_side
 from torch import nn
 
-from export.cli import evaluate, export
+from export.cli import export
+from export.eval_cli import evaluate
 from runtime import Translator
 from runtime.artifact import meta_of_onnx
 
