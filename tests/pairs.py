@@ -24,12 +24,35 @@ def write_side_by_side(folder: Path, count: int, height: int = 64, width: int = 
     return folder
 
 
-def write_two_folders(folder: Path, count: int) -> Path:
-    """A/000.png and B/000.png, ..."""
-    for name in ("A", "B"):
+def write_two_folders(
+    folder: Path,
+    count: int,
+    names: tuple[str, str] = ("A", "B"),
+    endings: tuple[str, str] = ("", ""),
+) -> Path:
+    """A/000.png and B/000.png, ...; `names` and `endings` (of the files' stems) may differ."""
+    for name, ending, negative in zip(names, endings, (False, True), strict=True):
         (folder / name).mkdir(parents=True)
-    for number in range(count):
-        a = picture(number)
-        cv2.imwrite(str(folder / "A" / f"{number:03d}.png"), a)
-        cv2.imwrite(str(folder / "B" / f"{number:03d}.png"), 255 - a)
+        for number in range(count):
+            a = picture(number)
+            path = folder / name / f"{number:03d}{ending}.png"
+            assert cv2.imwrite(str(path), 255 - a if negative else a)
     return folder
+
+
+def write_photos(folder: Path, count: int, height: int = 64, width: int = 96) -> Path:
+    """PNG files 000.png, 001.png, ...: plain pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        image = picture(number, height, width)
+        assert cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    return folder
+
+
+def jpeg_with_orientation(image: np.ndarray, orientation: int) -> bytes:
+    """A JPEG whose EXIF data say how a phone was held (1 to 8)."""
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    entry = b"\x12\x01" + b"\x03\x00" + b"\x01\x00\x00\x00" + bytes([orientation, 0, 0, 0])
+    tiff = b"II*\x00" + b"\x08\x00\x00\x00" + b"\x01\x00" + entry + b"\x00\x00\x00\x00"
+    payload = b"Exif\x00\x00" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload + jpeg[2:]

@@ -1,26 +1,33 @@
-"""Pairs stay pairs: found, read, cropped and mirrored alike, or refused by name."""
+"""Pairs stay pairs: read from disk, made of photos or drawn; damaged ones are named."""
 
 from __future__ import annotations
+
+import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from pairs import picture, write_side_by_side, write_two_folders
+from pairs import (
+    jpeg_with_orientation,
+    picture,
+    write_photos,
+    write_side_by_side,
+    write_two_folders,
+)
 
-from trainer.batches import AugmentedPairs, StepSampler
-from trainer.config import GeneratorConfig, TrainConfig
+from trainer import data
 from trainer.data import (
     FolderPairs,
+    PhotoPairs,
+    drop_damaged,
     find_pair_files,
     open_data,
     open_pairs,
-    read_image,
+    planes_of,
 )
 from trainer.errors import DataError
-
-SMALL = TrainConfig(
-    generator=GeneratorConfig("unet_128"), load_size=150, crop_size=128, batch_size=2
-)
+from trainer.tasks import made_input
 
 
 def test_side_by_side_and_two_folders_hold_the_same_pairs(tmp_path):
@@ -41,59 +48,22 @@ def test_direction_says_which_half_is_the_input(tmp_path):
     np.testing.assert_array_equal(target_of_b, a)
 
 
-def test_crop_and_mirror_are_the_same_for_both_halves(tmp_path):
-    pairs = open_pairs(str(write_side_by_side(tmp_path, 2, 150, 150)), "AtoB")
-    samples = AugmentedPairs(pairs, SMALL, len(pairs))
-    seen = set()
-    for epoch in range(8):
-        both = samples[(epoch, 0)].numpy().astype(int)
-        assert both.shape == (6, 128, 128)
-        np.testing.assert_array_equal(both[:3], 255 - both[3:])
-        seen.add(both.tobytes())
-    assert len(seen) > 4, "crops and mirrors hardly vary"
-
-
-def test_network_sees_rgb(tmp_path):
-    red = np.zeros((64, 64, 3), np.uint8)
-    red[..., 2] = 255  # BGR
-    cv2.imwrite(str(tmp_path / "1.png"), np.hstack([red, red]))
-    sample = AugmentedPairs(open_pairs(str(tmp_path), "AtoB"), SMALL, 1)[(0, 0)]
-    assert sample[0].min() == 255
-    assert sample[2].max() == 0
-
-
-def test_a_resumed_sampler_goes_on_where_an_uncut_one_would_be():
-    whole = list(StepSampler(10, 3, seed=4, first_step=0, last_step=12))
-    rest = list(StepSampler(10, 3, seed=4, first_step=5, last_step=12))
-    assert rest == whole[5:]
-    first_epoch = [index for batch in whole[:3] for _, index in batch]
-    assert len(set(first_epoch)) == 9
-    assert [index for batch in whole[3:6] for _, index in batch] != first_epoch
-
-
-def test_a_val_folder_is_held_out(tmp_path):
-    write_side_by_side(tmp_path / "train", 4)
-    write_side_by_side(tmp_path / "val", 2)
-    for data in (tmp_path, tmp_path / "train"):
-        split = open_data(str(data), "AtoB")
-        assert (len(split.train), len(split.held_out)) == (4, 2)
+def test_planes_are_the_pair_in_rgb_with_the_input_first(tmp_path):
+    pairs = open_pairs(str(write_side_by_side(tmp_path, 1)), "AtoB")
+    source, target = pairs.pair(0, 32)
+    both = np.concatenate([source[..., ::-1], target[..., ::-1]], axis=2).transpose(2, 0, 1)
+    np.testing.assert_array_equal(pairs.planes(0, 32), both)
+    np.testing.assert_array_equal(planes_of((source, target)), both)
 
 
 def test_without_a_val_folder_every_tenth_pair_is_held_out(tmp_path):
-    split = open_data(str(write_side_by_side(tmp_path, 20)), "AtoB")
-    assert (len(split.train), len(split.held_out)) == (18, 2)
-    trained = {split.train.name(i) for i in range(18)}
-    assert trained.isdisjoint(split.held_out.name(i) for i in range(2))
-
-
-def test_drawn_scenes_never_repeat_and_are_not_those_held_out():
-    split = open_data("scenes", "AtoB")
-    config = TrainConfig(generator=GeneratorConfig("unet_128"), crop_size=128, epoch_scenes=2)
-    samples = AugmentedPairs(split.train, config, config.epoch_scenes)
-    keys = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    drawn = {samples[key].numpy().tobytes() for key in keys}
-    assert len(drawn) == 4
-    assert split.held_out.name(0) not in {split.train.name(i) for i in range(10_000)}
+    for count, held_out in ((2, 1), (9, 1), (10, 1), (20, 2)):
+        folder = write_side_by_side(tmp_path / str(count), count)
+        split = open_data(str(folder), "AtoB")
+        assert (len(split.train), len(split.held_out)) == (count - held_out, held_out)
+        trained = {split.train.name(i) for i in range(count - held_out)}
+        tested = {split.held_out.name(i) for i in range(held_out)}
+        assert len(trained | tested) == count
 
 
 def test_pairs_are_decoded_once(tmp_path):
@@ -104,72 +74,170 @@ def test_pairs_are_decoded_once(tmp_path):
     np.testing.assert_array_equal(pairs.pair(0, 32)[0], first[0])
 
 
-def refused(folder, read=False) -> str:
-    def open_and_read():
-        pairs = open_pairs(str(folder), "AtoB")
-        for index in range(len(pairs) if read else 0):
-            pairs.pair(index, 64)
-
-    with pytest.raises(DataError) as caught:
-        open_and_read()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    assert "no such folder" in refused(tmp_path / "nowhere")
+def test_the_cache_keeps_no_more_than_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "CACHE_BYTES", 2 * 6 * 32 * 32)
+    folder = write_side_by_side(tmp_path, 3)
+    pairs = open_pairs(str(folder), "AtoB")
+    assert list(pairs.read_all(32)) == [None] * 3
+    for path in folder.iterdir():
+        path.unlink()
+    pairs.pair(0, 32)
+    pairs.pair(1, 32)
+    with pytest.raises(DataError, match="could not be read"):
+        pairs.pair(2, 32)
 
 
-def test_a_folder_without_pairs_is_named(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello")
-    assert f"no pairs in {tmp_path}" in refused(tmp_path)
+def test_pairs_go_to_another_process_without_their_pictures(tmp_path):
+    pairs = open_pairs(str(write_side_by_side(tmp_path, 2)), "AtoB")
+    list(pairs.read_all(64))
+    sent = pickle.dumps(pairs)
+    assert len(sent) < 5000
+    np.testing.assert_array_equal(pickle.loads(sent).pair(1, 64)[0], pairs.pair(1, 64)[0])
 
 
-@pytest.mark.parametrize("missing", ["A", "B"])
-def test_an_unpaired_image_is_named(tmp_path, missing):
-    folder = write_two_folders(tmp_path, 3)
-    (folder / missing / "001.png").unlink()
-    present = "B" if missing == "A" else "A"
-    text = refused(folder)
-    assert str(folder / present / "001.png") in text
-    assert "no partner" in text
+# ------------------------------------------------------------------------------------- photos
 
 
-def test_an_odd_width_is_told(tmp_path):
+def test_a_photo_is_the_target_and_its_input_is_made_of_it(tmp_path):
+    write_photos(tmp_path / "train", 3, 64, 96)
+    write_photos(tmp_path / "val" / "cats", 2, 96, 64)
+    for task in ("colourise", "edges", "superres", "deblur"):
+        split = open_data(str(tmp_path), "BtoA", task=task)
+        assert (len(split.train), len(split.held_out)) == (3, 2)
+        assert "3 photos of" in split.note
+        assert task in split.note
+        source, target = split.train.pair(1, 64)
+        np.testing.assert_array_equal(target, picture(1, 64, 96)[:, 16:80])
+        np.testing.assert_array_equal(source, made_input(task, target, "001"))
+        assert split.held_out.name(1) == "cats_001"
+
+
+def test_what_a_photo_becomes_does_not_depend_on_the_others(tmp_path):
+    folder = write_photos(tmp_path, 3)
+    before = open_pairs(str(folder), "AtoB", "deblur").pair(2, 64)
+    (folder / "000.png").unlink()
+    after = open_pairs(str(folder), "AtoB", "deblur").pair(1, 64)
+    np.testing.assert_array_equal(before[0], after[0])
+
+
+def test_the_held_out_photos_of_a_root_are_evaluated(tmp_path):
+    write_photos(tmp_path / "train", 3)
+    write_photos(tmp_path / "test", 2)
+    assert len(open_pairs(str(tmp_path), "AtoB", "edges")) == 2
+    assert len(open_pairs(str(tmp_path / "train"), "AtoB", "edges")) == 3
+
+
+def test_a_photo_from_a_phone_stands_upright(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(jpeg_with_orientation(picture(0, 64, 64), 6))
+    target = PhotoPairs([tmp_path / "1.jpg"], tmp_path, "colourise").pair(0, 64)[1]
+    assert np.abs(target.astype(int) - np.rot90(picture(0, 64, 64), -1)).mean() < 4
+
+
+# -------------------------------------------------------------------------------------- drawn
+
+
+def test_drawn_scenes_held_out_are_never_trained_on():
+    split = open_data("scenes", "AtoB")
+    assert split.held_out.name(0) not in {split.train.name(i) for i in range(10_000)}
+
+
+def test_with_a_task_the_scene_by_day_is_the_photo():
+    day, _ = open_pairs("scenes", "AtoB").pair(0, 64)
+    source, target = open_pairs("scenes", "BtoA", "colourise").pair(0, 64)
+    np.testing.assert_array_equal(target, day)
+    np.testing.assert_array_equal(source, made_input("colourise", day, ""))
+
+
+# ------------------------------------------------------------------------------------ damaged
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def test_an_odd_width_and_halves_of_different_size_are_told_by_name(tmp_path):
     cv2.imwrite(str(tmp_path / "odd.png"), np.zeros((8, 17, 3), np.uint8))
-    assert "17 pixels wide" in refused(tmp_path, read=True)
-
-
-def test_halves_of_different_size_are_told(tmp_path):
-    folder = write_two_folders(tmp_path, 1)
+    with pytest.raises(DataError, match=r"odd\.png is 17 pixels wide"):
+        open_pairs(str(tmp_path), "AtoB").pair(0, 64)
+    folder = write_two_folders(tmp_path / "two", 1)
     cv2.imwrite(str(folder / "B" / "000.png"), picture(0, 32, 48))
-    assert "48x32" in refused(folder, read=True)
+    with pytest.raises(DataError, match=r"A/000\.png is 64x64 and .*B/000\.png is 48x32"):
+        open_pairs(str(folder), "AtoB").pair(0, 64)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("kept", [0, 10, 300, -10])
-def test_a_truncated_picture_is_refused_wherever_it_is_cut(tmp_path, suffix, kept):
-    path = tmp_path / f"cut{suffix}"
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    whole = path.read_bytes()
-    assert read_image(path).shape == (64, 64, 3)
-    path.write_bytes(whole[:kept])
-    with pytest.raises(DataError, match="damaged or cut short"):
-        read_image(path)
+def test_a_damaged_pair_among_many_is_named_and_left_out(tmp_path):
+    folder = write_side_by_side(tmp_path, 120, 16, 16)
+    damage(folder / "007.png")
+    pairs = open_pairs(str(folder), "AtoB")
+    lines: list[str] = []
+    shown: list[int] = []
+    whole = drop_damaged(
+        pairs, 16, 0.01, lines.append, lambda x: (shown.append(i) or i for i in x)
+    )
+    assert lines == [
+        f"{folder / '007.png'} is damaged or cut short",
+        "1 of 120 pairs cannot be read, 119 can",
+    ]
+    assert shown == list(range(120))
+    names = [whole.name(i) for i in range(len(whole))]
+    assert names == [f"{i:03d}" for i in range(120) if i != 7]
+    for index in (6, 7, 118):
+        original = int(whole.name(index))
+        np.testing.assert_array_equal(whole.pair(index, 16)[0], picture(original, 16, 16))
 
 
-def test_a_jpeg_with_a_whole_preview_but_a_cut_picture_is_refused(tmp_path):
-    path = tmp_path / "cut.jpg"
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    cv2.imwrite(str(path), noise)
-    whole = path.read_bytes()
-    _, preview = cv2.imencode(".jpg", noise[:16, :16])
-    data = b"Exif\0\0" + preview.tobytes()
-    segment = b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
-    with_preview = whole[:2] + segment + whole[2:]
-    path.write_bytes(with_preview)
-    assert read_image(path).shape == (64, 64, 3)
-    path.write_bytes(with_preview[:-200])
-    with pytest.raises(DataError, match="cut short"):
-        read_image(path)
+def test_reading_fills_the_cache(tmp_path):
+    folder = write_side_by_side(tmp_path, 120, 16, 16)
+    damage(folder / "007.png")
+    whole = drop_damaged(open_pairs(str(folder), "AtoB"), 16, 0.5, lambda _: None)
+    for path in folder.iterdir():
+        path.unlink()
+    np.testing.assert_array_equal(whole.pair(100, 16)[0], picture(101, 16, 16))
+
+
+def test_more_damaged_pairs_than_allowed_fail_in_one_line(tmp_path):
+    folder = write_side_by_side(tmp_path, 30, 16, 16)
+    damage(folder / "011.png")
+    pairs = open_pairs(str(folder), "AtoB")
+    lines: list[str] = []
+    with pytest.raises(DataError) as caught:
+        drop_damaged(pairs, 16, 0.01, lines.append)
+    text = str(caught.value)
+    assert "1 of 30 pairs cannot be read" in text
+    assert "011.png is damaged or cut short" in text
+    assert "--bad-pairs" in text
+    assert "\n" not in text
+    assert lines == []
+    with pytest.raises(DataError):
+        drop_damaged(pairs, 16, 0.0, lines.append)
+    assert len(drop_damaged(pairs, 16, 0.04, lines.append)) == 29
+
+
+def test_at_most_ten_damaged_pairs_are_named(tmp_path):
+    folder = write_side_by_side(tmp_path, 20, 16, 16)
+    for number in range(13):
+        damage(folder / f"{number:03d}.png")
+    pairs = open_pairs(str(folder), "AtoB")
+    left_out: list[str] = []
+    assert len(drop_damaged(pairs, 16, 0.9, left_out.append)) == 7
+    named = [f"{folder / f'{number:03d}.png'} is damaged or cut short" for number in range(10)]
+    assert left_out == [*named, "and 3 more", "13 of 20 pairs cannot be read, 7 can"]
+    unreadable: list[str] = []
+    with pytest.raises(DataError, match="13 of 20 pairs cannot be read"):
+        drop_damaged(pairs, 16, 0.1, unreadable.append)
+    assert unreadable == [*named, "and 3 more"]
+
+
+def test_nothing_is_left_over_when_all_are_damaged(tmp_path):
+    folder = write_side_by_side(tmp_path, 2, 16, 16)
+    for path in folder.iterdir():
+        damage(path)
+    with pytest.raises(DataError, match="2 of 2 pairs"):
+        drop_damaged(open_pairs(str(folder), "AtoB"), 16, 1.0, lambda _: None)
+
+
+def test_whole_data_and_drawn_scenes_are_returned_as_they_are(tmp_path):
+    pairs = open_pairs(str(write_side_by_side(tmp_path, 3)), "AtoB")
+    assert drop_damaged(pairs, 16, 0.0, pytest.fail) is pairs
+    scenes = open_pairs("scenes", "AtoB")
+    assert drop_damaged(scenes, 16, 0.0, pytest.fail) is scenes
