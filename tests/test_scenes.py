@@ -7,9 +7,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
+from commands import done, refused
 from numpy.typing import NDArray
 
 from trainer.scenes import Street, draw_clip, draw_pair
+from trainer.scenes_cli import scenes
 
 SEEDS = range(12)
 
@@ -107,3 +109,14 @@ def test_no_moment_of_a_long_clip_fails() -> None:
             day, night = street.draw(float(time_s))
             assert day.std() > 10.0
             assert night.std() > 5.0
+
+
+def test_scenes_are_written_as_pairs_and_as_a_clip(tmp_path):
+    pairs, clip = tmp_path / "pairs", tmp_path / "day.mp4"
+    done(scenes, pairs, "--pairs", "2", "--size", "96x64")
+    assert cv2.imread(str(pairs / "00001.png")).shape == (64, 192, 3)
+    done(scenes, clip, "--frames", "5", "--size", "96x64", "--fps", "12.5")
+    video = cv2.VideoCapture(str(clip))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    assert refused(scenes, clip, "--size", "huge").startswith("error: --size huge")

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import refused, typed
 from pairs import write_side_by_side
 
-from trainer.checkpoint import load_generator, load_training
-from trainer.cli import scenes, train
-from trainer.config import GeneratorConfig, TrainConfig
+from trainer.checkpoint import load_generator
+from trainer.cli import train
+from trainer.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from trainer.data import open_data
 from trainer.errors import CheckpointError, TrainerError
-from trainer.loop import Training, fit
 from trainer.metrics import quality_of
+from trainer.training import Training
 
 TINY = ("--netG", "unet_128", "--ngf", "4", "--ndf", "4", "--crop-size", "128")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +35,12 @@ def data(tmp_path_factory):
     return root
 
 
-def run(*arguments):
-    result = CliRunner().invoke(train, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(*arguments) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.output
-    return lines[0]
-
-
 @pytest.mark.slow
 def test_training_learns_to_draw_the_negative(data):
     config = TrainConfig(
         data=str(data),
         generator=GeneratorConfig("unet_128", ngf=8),
-        ndf=4,
+        discriminator=DiscriminatorConfig(ndf=4),
         crop_size=128,
         load_size=128,
         lr=2e-3,
@@ -66,7 +52,7 @@ def test_training_learns_to_draw_the_negative(data):
     before = quality_of(training.draw(source), target).l1
     batches = [torch.from_numpy(np.stack([_sample(split.train, i) for i in range(4)]))]
     for _ in range(60):
-        training.train_step(batches[0])
+        training.train_step(batches)
     after = quality_of(training.draw(source), target).l1
     assert after < before / 2
 
@@ -79,7 +65,7 @@ def _sample(pairs, index):
 @pytest.mark.slow
 def test_a_run_leaves_checkpoint_metrics_samples_and_curves(data, tmp_path):
     out = tmp_path / "run"
-    result = run(data, *TINY, "--epochs", "2", "--batch-size", "4", "--out", out)
+    result = typed(train, data, *TINY, "--epochs", "2", "--batch-size", "4", "--out", out)
     assert result.exit_code == 0, result.output
     generator, info = load_generator(out)
     assert info.config == GeneratorConfig("unet_128", ngf=4)
@@ -97,44 +83,21 @@ def test_a_run_leaves_checkpoint_metrics_samples_and_curves(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uncut_one(data, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run(data, *TINY, "--steps", "5", "--batch-size", "3", "--out", whole).exit_code == 0
-    config = load_training(whole).config
-    split = open_data(str(data), "AtoB")
-    training = Training(config, 5, torch.device("cpu"))
-    stop = threading.Event()
-    steps = fit(training, split, cut, stop=stop)
-    for progress in steps:
-        if progress.step == 2:
-            stop.set()
-    assert load_training(cut).step == 3
-    torch.manual_seed(99)  # whatever happens in between
-    assert run("--resume", cut).exit_code == 0
-    for part in ("generator", "average", "discriminator"):
-        resumed, uncut = (getattr(load_training(run), part) for run in (cut, whole))
-        for name, value in uncut.items():
-            assert torch.equal(value, resumed[name]), f"{part} {name}"
-    steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").open()]
-    assert steps == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.slow
 def test_without_data_it_trains_on_drawn_scenes_and_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run(*TINY, "--steps", "1", "--batch-size", "1")
+    result = typed(train, *TINY, "--steps", "1", "--batch-size", "1")
     assert result.exit_code == 0, result.output
     assert "street scenes drawn on the fly" in " ".join(result.output.split())
     assert load_generator(tmp_path / "runs" / "scenes")[1].data == "scenes"
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data):
-    config = TrainConfig(generator=GeneratorConfig("unet_128", ngf=2), ndf=2, crop_size=128)
+    config = TrainConfig(generator=GeneratorConfig("unet_128", ngf=2), crop_size=128)
     training = Training(config, 10, torch.device("cpu"))
     with torch.no_grad():
         next(training.generator.parameters()).fill_(float("nan"))
     with pytest.raises(TrainerError, match="step 1"):
-        training.train_step(torch.zeros(1, 6, 128, 128, dtype=torch.uint8))
+        training.train_step([torch.zeros(1, 6, 128, 128, dtype=torch.uint8)])
 
 
 def test_the_generator_is_judged_without_dropout(data):
@@ -145,7 +108,7 @@ def test_the_generator_is_judged_without_dropout(data):
 
 
 def test_learning_rate_is_constant_for_half_of_the_run_and_falls_to_zero():
-    config = TrainConfig(generator=GeneratorConfig("unet_128", ngf=1), ndf=1, crop_size=128)
+    config = TrainConfig(generator=GeneratorConfig("unet_128", ngf=1), crop_size=128)
     training = Training(config, 10, torch.device("cpu"))
     rates = []
     for step in range(10):
@@ -157,24 +120,26 @@ def test_learning_rate_is_constant_for_half_of_the_run_and_falls_to_zero():
 
 def test_bad_data_are_refused_before_a_run_is_made(tmp_path):
     out = tmp_path / "run"
-    assert "no such folder" in refused(tmp_path / "none", "--out", out)
+    assert "no such folder" in refused(train, tmp_path / "none", "--out", out)
     (tmp_path / "empty").mkdir()
-    assert "no pairs" in refused(tmp_path / "empty", "--out", out)
+    assert "no pairs" in refused(train, tmp_path / "empty", "--out", out)
     broken = write_side_by_side(tmp_path / "broken", 12)
     last = broken / "011.png"
     last.write_bytes(last.read_bytes()[:200])
-    assert "011.png is damaged or cut short" in refused(broken, "--out", out)
+    assert "011.png is damaged or cut short" in refused(train, broken, "--out", out)
     assert not out.exists()
 
 
 def test_a_run_is_not_overwritten(data, tmp_path):
     out = tmp_path / "run"
-    assert run(data, *TINY, "--steps", "1", "--batch-size", "1", "--out", out).exit_code == 0
+    assert (
+        typed(train, data, *TINY, "--steps", "1", "--batch-size", "1", "--out", out).exit_code == 0
+    )
     before = (out / "generator.safetensors").read_bytes()
-    assert "--resume" in refused(data, *TINY, "--steps", "1", "--out", out)
+    assert "--resume" in refused(train, data, *TINY, "--steps", "1", "--out", out)
     assert (out / "generator.safetensors").read_bytes() == before
-    assert "count from the start" in refused("--resume", out, "--steps", "1")
-    assert "direction" in refused("--resume", out, "--direction", "BtoA")
+    assert "count from the start" in refused(train, "--resume", out, "--steps", "1")
+    assert "direction" in refused(train, "--resume", out, "--direction", "BtoA")
 
 
 def test_a_checkpoint_that_is_not_one_is_told(tmp_path):
@@ -183,26 +148,13 @@ def test_a_checkpoint_that_is_not_one_is_told(tmp_path):
     (tmp_path / "generator.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match="not a checkpoint of p2p-train"):
         load_generator(tmp_path)
-    assert "no such checkpoint" in refused("--resume", tmp_path)
+    assert "no such checkpoint" in refused(train, "--resume", tmp_path)
 
 
 def test_unknown_devices_are_refused(data, tmp_path):
-    assert "--device toaster" in refused(data, "--device", "toaster", "--out", tmp_path / "run")
-
-
-def test_scenes_are_written_as_pairs_and_as_a_clip(tmp_path):
-    runner = CliRunner()
-    pairs, clip = tmp_path / "pairs", tmp_path / "day.mp4"
-    assert runner.invoke(scenes, [str(pairs), "--pairs", "2", "--size", "96x64"]).exit_code == 0
-    assert cv2.imread(str(pairs / "00001.png")).shape == (64, 192, 3)
-    command = [str(clip), "--frames", "5", "--size", "96x64", "--fps", "12.5"]
-    assert runner.invoke(scenes, command).exit_code == 0
-    video = cv2.VideoCapture(str(clip))
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
-    refused_size = runner.invoke(scenes, [str(clip), "--size", "huge"])
-    assert refused_size.exit_code == 2
-    assert refused_size.output.startswith("error: --size huge")
+    assert "--device toaster" in refused(
+        train, data, "--device", "toaster", "--out", tmp_path / "run"
+    )
 
 
 @pytest.mark.slow
@@ -217,8 +169,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_no_half_checkpoint(data, tmp_pa
         f"sys.argv = ['p2p-train', *{arguments}]\n"
         "train()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "generator.safetensors could not be written" in done.stderr.splitlines()[-1]
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "generator.safetensors could not be written" in ended.stderr.splitlines()[-1]
     assert not list(out.rglob("*.safetensors"))

@@ -29,7 +29,7 @@ from trainer.generators import build_generator
 GENERATOR_FILE = "generator.safetensors"
 TRAINING_FILE = "training.safetensors"
 _KEY = "pix2pix_edge"
-_FORMAT = 1
+_FORMATS = {"generator": 1, "training": 2}
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class GeneratorInfo:
     """Side of the square that it was trained at."""
     quality: dict[str, float] | None = None
     """`l1`, `psnr`, `ssim` on held-out pairs, as exported."""
+    task: str = "pairs"
+    """What its inputs are: see `TrainConfig.task`."""
 
 
 def save_generator(path: Path, weights: dict[str, Tensor], info: GeneratorInfo) -> None:
     """Write a generator file, whole or not at all."""
     header = {
-        "format": _FORMAT,
+        "format": _FORMATS["generator"],
         "kind": "generator",
         "config": to_dict(info.config),
         "step": info.step,
@@ -59,6 +61,7 @@ def save_generator(path: Path, weights: dict[str, Tensor], info: GeneratorInfo) 
         "direction": info.direction,
         "size_px": info.size_px,
         "quality": info.quality,
+        "task": info.task,
     }
     _save(path, weights, header)
 
@@ -79,6 +82,7 @@ def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
         direction=header["direction"],
         size_px=header["size_px"],
         quality=header["quality"],
+        task=header.get("task", "pairs"),
     )
     generator = build_generator(info.config)
     try:
@@ -113,39 +117,37 @@ class TrainingState:
     config: TrainConfig
     step: int
     total_steps: int
-    generator: dict[str, Tensor]
-    average: dict[str, Tensor]
-    discriminator: dict[str, Tensor]
-    generator_optimiser: dict[str, Any]
-    discriminator_optimiser: dict[str, Any]
+    samples: int
+    """Pairs that were trained on: their number decides the order."""
+    networks: dict[str, dict[str, Tensor]]
+    """`generator`, `average` and, where there is one, `discriminator`."""
+    optimisers: dict[str, dict[str, Any]]
     random: Tensor
     """State of torch's CPU generator, which draws the dropout."""
-
-
-_MODULES = ("generator", "average", "discriminator")
-_OPTIMISERS = ("generator_optimiser", "discriminator_optimiser")
+    notes: dict[str, Any]
+    """What the run knows besides, as JSON values."""
 
 
 def save_training(path: Path, state: TrainingState) -> None:
     """Write a training file, whole or not at all."""
     tensors = {"random": state.random}
-    for name in _MODULES:
-        for key, value in getattr(state, name).items():
+    for name, weights in state.networks.items():
+        for key, value in weights.items():
             tensors[f"{name}/{key}"] = value
-    groups: dict[str, Any] = {}
-    for name in _OPTIMISERS:
-        optimiser = getattr(state, name)
-        groups[name] = optimiser["param_groups"]
+    for name, optimiser in state.optimisers.items():
         for number, slots in optimiser["state"].items():
             for slot, value in slots.items():
                 tensors[f"{name}/{number}/{slot}"] = value
     header = {
-        "format": _FORMAT,
+        "format": _FORMATS["training"],
         "kind": "training",
         "config": to_dict(state.config),
         "step": state.step,
         "total_steps": state.total_steps,
-        "param_groups": groups,
+        "samples": state.samples,
+        "networks": list(state.networks),
+        "param_groups": {name: o["param_groups"] for name, o in state.optimisers.items()},
+        "notes": state.notes,
     }
     _save(path, tensors, header)
 
@@ -157,26 +159,27 @@ def load_training(folder: Path) -> TrainingState:
         CheckpointError: missing, damaged, or something else than a training file.
     """
     header, tensors = _load(folder / TRAINING_FILE, "training")
-    modules: dict[str, dict[str, Tensor]] = {name: {} for name in _MODULES}
-    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in _OPTIMISERS}
+    networks: dict[str, dict[str, Tensor]] = {name: {} for name in header["networks"]}
+    optimisers: dict[str, dict[str, Any]] = {
+        name: {"state": {}, "param_groups": groups}
+        for name, groups in header["param_groups"].items()
+    }
     for full_name, tensor in tensors.items():
         name, _, key = full_name.partition("/")
-        if name in modules:
-            modules[name][key] = tensor
-        elif name in states:
+        if name in networks:
+            networks[name][key] = tensor
+        elif name in optimisers:
             number, _, slot = key.partition("/")
-            states[name].setdefault(int(number), {})[slot] = tensor
-    optimisers = {
-        name: {"state": states[name], "param_groups": header["param_groups"][name]}
-        for name in _OPTIMISERS
-    }
+            optimisers[name]["state"].setdefault(int(number), {})[slot] = tensor
     return TrainingState(
         config=train_config_from(header["config"]),
         step=header["step"],
         total_steps=header["total_steps"],
+        samples=header["samples"],
+        networks=networks,
+        optimisers=optimisers,
         random=tensors["random"],
-        **modules,
-        **optimisers,
+        notes=header["notes"],
     )
 
 
@@ -203,10 +206,10 @@ def _load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"a {kind}.safetensors that p2p-train wrote",
             "name the run's folder, or train one with: p2p-train",
         ) from error
-    if header.get("kind") != kind or header.get("format") != _FORMAT:
+    if header.get("kind") != kind or header.get("format") != _FORMATS[kind]:
         raise CheckpointError(
             f"{path} holds {header.get('kind')} data, format {header.get('format')}",
-            f"{kind} data, format {_FORMAT}",
+            f"{kind} data, format {_FORMATS[kind]}",
             f"name the {kind}.safetensors of a run",
         )
     return header, tensors

@@ -1,66 +1,54 @@
-"""`p2p-train` and `p2p-scenes`: options in, one line out when something is wrong."""
+"""`p2p-train`: options in, one line out when something is wrong."""
 
 from __future__ import annotations
 
-import functools
-import re
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-import numpy as np
 import torch
 from click.core import ParameterSource
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    track,
-)
+from rich.progress import track
 
 from trainer import loop
+from trainer.catalogue import catalogue, markdown_table
 from trainer.checkpoint import TRAINING_FILE, load_training
 from trainer.config import (
     DIRECTIONS,
     GAN_MODES,
     GENERATORS,
     NORMS,
+    PRECISIONS,
+    RECEPTIVE_FIELDS_PX,
+    TASKS,
+    UPSAMPLINGS,
+    DiscriminatorConfig,
     GeneratorConfig,
+    ObjectiveConfig,
     TrainConfig,
 )
-from trainer.data import DataSplit, FolderPairs, open_data
-from trainer.errors import ConfigError, TrainerError
-from trainer.journal import write_clip, write_png
-from trainer.scenes import draw_clip, draw_pair
+from trainer.data import DataSplit, drop_damaged, open_data
+from trainer.errors import ConfigError
+from trainer.parallel import Team, joined_team
+from trainer.show import show
+from trainer.training import Training
+from trainer.ui import device_named, one_line_errors, stop_on_interrupt
 
 RUNS = Path("runs")
 SCENES_EPOCHS = 10
 RESUME_MAY_CHANGE = {"resume", "epochs", "steps", "device", "workers"}
-LOG_EVERY = 20
+
+_Config = TypeVar("_Config")
 
 
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what the user can mend into one line on stderr and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (TrainerError, OSError) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-    return wrapped
+def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(markdown_table(catalogue()))
+        context.exit()
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -68,56 +56,87 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [runs/NAME]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in DIR.")
 @click.option("--direction", type=click.Choice(DIRECTIONS), default="AtoB")
-@click.option("--netG", "net_g", type=click.Choice(GENERATORS), default="unet_256")
+@click.option("--task", type=click.Choice(TASKS), default="pairs", help="What DATA's photos give.")
+@click.option("--netG", "name", type=click.Choice(GENERATORS), default="unet_256")
 @click.option("--ngf", default=64, help="Channels of the generator's first layer.")
-@click.option("--norm", type=click.Choice(NORMS), default="batch")
+@click.option("--norm", type=click.Choice(NORMS), default="batch", help="Of the generator.")
+@click.option("--upsample", type=click.Choice(UPSAMPLINGS), default="transposed")
 @click.option("--no-dropout", is_flag=True, help="No noise in the decoder while training.")
+@click.option(
+    "--patch",
+    "receptive_field_px",
+    type=click.Choice([str(px) for px in RECEPTIVE_FIELDS_PX]),
+    default="70",
+    help="Side of what the discriminator judges, in pixels.",
+)
 @click.option("--ndf", default=64, help="Channels of the discriminator's first layer.")
+@click.option("--norm-d", type=click.Choice(NORMS), help="[batch; instance for wgangp]")
+@click.option("--spectral-norm", is_flag=True, help="In the discriminator.")
+@click.option("--unconditional", is_flag=True, help="The discriminator sees no input.")
 @click.option("--gan-mode", type=click.Choice(GAN_MODES), default="vanilla")
-@click.option("--lambda-l1", default=100.0, help="Weight of L1 beside the adversarial loss.")
+@click.option("--lambda-gan", default=1.0, help="Weight of the adversarial loss.")
+@click.option("--lambda-l1", default=100.0, help="Weight of the mean absolute difference.")
+@click.option("--lambda-l2", default=0.0, help="Weight of the mean squared difference.")
+@click.option("--lambda-feat", default=0.0, help="Weight of feature matching.")
+@click.option("--lambda-vgg", default=0.0, help="Weight of the perceptual distance.")
+@click.option("--vgg-weights", help="torchvision's vgg19-dcbb9e9d.pth, for --lambda-vgg.")
+@click.option("--lambda-gp", default=10.0, help="Weight of the gradient penalty of wgangp.")
 @click.option("--epochs", type=int, help="In all.  [200; 10 for drawn scenes]")
 @click.option("--steps", type=int, help="In all; instead of --epochs.")
-@click.option("--batch-size", default=4)
+@click.option("--patience", type=int, help="Stop after so many epochs that are no better.")
+@click.option("--batch-size", default=4, help="In each process.")
+@click.option("--accumulate", default=1, help="Batches that make one step.")
 @click.option("--lr", default=2e-4, help="Of Adam.")
 @click.option("--beta1", default=0.5, help="Of Adam.")
+@click.option("--ema", "ema_decay", default=0.999, help="Of the average of the weights; 0: none.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32")
+@click.option("--compile", is_flag=True, help="torch.compile the networks.")
+@click.option(
+    "--channels-last/--no-channels-last",
+    default=None,
+    help="Activations as [N, H, W, C] in memory.  [on a GPU]",
+)
 @click.option("--load-size", type=int, help="Resize to this before the crop.  [crop + 30]")
 @click.option("--crop-size", default=256, help="Side of the crop that is trained on.")
 @click.option("--no-flip", is_flag=True, help="Do not mirror pairs.")
+@click.option("--bad-pairs", default=0.01, help="Part of the pairs that may be damaged.")
 @click.option("--seed", default=0)
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...")
 @click.option("--workers", type=int, help="Processes that load pairs.  [0 on a CPU, else up to 8]")
+@click.option(
+    "--list-models",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_models,
+    help="Print the generators' parameters, MACs and sizes.",
+)
 @click.version_option(package_name="pix2pix-edge")
 @one_line_errors
 def train(**options: Any) -> None:
     """Train a pix2pix generator on the pairs in DATA.
 
-    DATA holds side-by-side pictures (A left, B right) or the folders A/ and B/; it may have train/
-    and val/. Without DATA it trains on day-night street scenes that it draws itself.
+    DATA holds side-by-side pictures (A left, B right), or the folders A/ and B/, or trainA/ and
+    trainB/; with --task plain photos. Without DATA it trains on day-night street scenes that it
+    draws itself.
+
+    Many GPUs: torchrun --nproc-per-node N --no-python p2p-train DATA ...
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    device = _device(options["device"])
-    training, split, out = _resume(options, device) if options["resume"] else _new(options, device)
-    config = training.config
-    left = training.total_steps - training.step
-    console.print(f"data       {split.note}")
-    console.print(
-        f"generator  {config.generator.name}, ngf {config.generator.ngf}, "
-        f"{sum(p.numel() for p in training.generator.parameters()) / 1e6:.1f} M parameters, "
-        f"on {device}",
-    )
-    console.print(f"run        {out}: {left} steps of {config.batch_size} pairs")
-    if left <= 0:
-        raise ConfigError(
-            f"the run has {training.step} steps behind it",
-            "more than that with --steps or --epochs, which count from the start",
-            f"use --steps {training.step * 2}",
+    with ExitStack() as stack:
+        team = stack.enter_context(joined_team(device_named(options["device"])))
+        console = Console(
+            stderr=True, highlight=False, soft_wrap=True, markup=False, quiet=not team.is_first
         )
-    workers = options["workers"]
-    if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, torch.get_num_threads())
-    with stop_on_interrupt() as stop:
-        quality = _show(console, loop.fit(training, split, out, workers=workers, stop=stop), left)
-    if training.step < training.total_steps:
+        prepared = _resume if options["resume"] else _new
+        training, split, out = prepared(options, team, console)
+        _say_what(console, training, split, out)
+        workers = options["workers"]
+        if workers is None:
+            workers = 0 if team.device.type == "cpu" else min(8, torch.get_num_threads())
+        stop = stack.enter_context(stop_on_interrupt())
+        steps = loop.fit(training, split, out, workers=workers, stop=stop)
+        quality = show(console, steps, training.total_steps - training.step)
+    if stop.is_set() and training.step < training.total_steps:
         console.print(f"stopped at step {training.step}; go on with: p2p-train --resume {out}")
     if quality:
         console.print(
@@ -127,60 +146,97 @@ def train(**options: Any) -> None:
     console.print(f"next       p2p-export {out} --fp16")
 
 
-def _new(options: dict[str, Any], device: torch.device) -> tuple[loop.Training, DataSplit, Path]:
-    data = options["data"] or "scenes"
-    crop = options["crop_size"]
-    epochs = options["epochs"]
-    config = TrainConfig(
-        data=data if data == "scenes" else str(Path(data)),
-        direction=options["direction"],
-        generator=GeneratorConfig(
-            name=options["net_g"],
-            ngf=options["ngf"],
-            norm=options["norm"],
-            dropout=0.0 if options["no_dropout"] else 0.5,
-        ),
-        ndf=options["ndf"],
-        gan_mode=options["gan_mode"],
-        lambda_l1=options["lambda_l1"],
-        epochs=epochs if epochs is not None else SCENES_EPOCHS if data == "scenes" else 200,
-        steps=options["steps"],
-        batch_size=options["batch_size"],
-        lr=options["lr"],
-        beta1=options["beta1"],
-        load_size=options["load_size"] or crop + 30,
-        crop_size=crop,
-        flip=not options["no_flip"],
-        seed=options["seed"],
+def _say_what(console: Console, training: Training, split: DataSplit, out: Path) -> None:
+    config, team = training.config, training.team
+    left = training.total_steps - training.step
+    if left <= 0:
+        raise ConfigError(
+            f"the run has {training.step} steps behind it",
+            "more than that with --steps or --epochs, which count from the start",
+            f"use --steps {training.step * 2}",
+        )
+    console.print(f"data       {split.note}")
+    console.print(
+        f"generator  {config.generator.name}, ngf {config.generator.ngf}, "
+        f"{sum(p.numel() for p in training.generator.parameters()) / 1e6:.1f} M parameters, "
+        f"{config.precision} on {team.device}"
     )
-    split = open_data(data, config.direction, config.seed)
+    many = f" in each of {team.world} processes" if team.world > 1 else ""
+    times = f" {config.accumulate} times" if config.accumulate > 1 else ""
+    console.print(f"run        {out}: {left} steps of {config.batch_size} pairs{times}{many}")
+
+
+def _new(
+    options: dict[str, Any], team: Team, console: Console
+) -> tuple[Training, DataSplit, Path]:
+    data = options["data"] or "scenes"
+    config = _config_of(options, data)
+    split = open_data(data, config.direction, config.seed, config.task)
     out = options["out"] or _free_folder(RUNS, _name_of(data))
-    if (out / TRAINING_FILE).exists():
+    if team.is_first and (out / TRAINING_FILE).exists():
         raise ConfigError(
             f"{out} holds a run already",
             "a new folder, so that nothing is lost",
             f"go on with --resume {out}, or name another folder with --out",
         )
-    _read_all(split, config)
-    training = loop.Training(config, loop.total_steps_of(config, split.train), device)
-    return training, split, out
+    split = _whole_pairs(split, config, console)
+    total = loop.total_steps_of(config, split.train, team.world)
+    return Training(config, total, team.device, team), split, out
 
 
-def _read_all(split: DataSplit, config: TrainConfig) -> None:
+def _config_of(options: dict[str, Any], data: str) -> TrainConfig:
+    crop, epochs = options["crop_size"], options["epochs"]
+    norm_d = options["norm_d"] or ("instance" if options["gan_mode"] == "wgangp" else "batch")
+    return _from_options(
+        TrainConfig,
+        options,
+        data=data if data == "scenes" else str(Path(data)),
+        generator=_from_options(
+            GeneratorConfig, options, dropout=0.0 if options["no_dropout"] else 0.5
+        ),
+        discriminator=_from_options(
+            DiscriminatorConfig,
+            options,
+            receptive_field_px=int(options["receptive_field_px"]),
+            conditional=not options["unconditional"],
+            norm=norm_d,
+        ),
+        objective=_from_options(ObjectiveConfig, options),
+        epochs=epochs if epochs is not None else SCENES_EPOCHS if data == "scenes" else 200,
+        load_size=options["load_size"] or crop + 30,
+        flip=not options["no_flip"],
+    )
+
+
+def _from_options(kind: type[_Config], options: dict[str, Any], **made: Any) -> _Config:
+    """A config whose fields are the options of the same name, but for those in `made`."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    given = {name: value for name, value in options.items() if name in names}
+    return kind(**{**given, **made})
+
+
+def _whole_pairs(split: DataSplit, config: TrainConfig, console: Console) -> DataSplit:
     """Decode every picture once: a damaged one is found now, not hours into the run."""
-    console = Console(stderr=True)
-    for pairs, size_px in ((split.train, config.load_size), (split.held_out, config.crop_size)):
-        if isinstance(pairs, FolderPairs):
-            indices: Iterable[int] = range(len(pairs))
-            if console.is_terminal:
-                indices = track(indices, "reading pairs", console=console, transient=True)
-            for index in indices:
-                pairs.pair(index, size_px)
+
+    def tell(line: str) -> None:
+        console.print(f"left out   {line}")
+
+    def progress(indices: Iterable[int]) -> Iterable[int]:
+        if not console.is_terminal or console.quiet:
+            return indices
+        return track(indices, "reading pairs", console=console, transient=True)
+
+    limit = config.bad_pairs
+    return replace(
+        split,
+        train=drop_damaged(split.train, config.load_size, limit, tell, progress),
+        held_out=drop_damaged(split.held_out, config.crop_size, limit, tell, progress),
+    )
 
 
 def _resume(
-    options: dict[str, Any], device: torch.device
-) -> tuple[loop.Training, DataSplit, Path]:
+    options: dict[str, Any], team: Team, console: Console
+) -> tuple[Training, DataSplit, Path]:
     context = click.get_current_context()
     given = [
         name
@@ -196,83 +252,16 @@ def _resume(
         )
     out: Path = options["resume"]
     state = load_training(out)
-    split = open_data(state.config.data, state.config.direction, state.config.seed)
-    if options["steps"] is not None:
-        state.config = replace(state.config, steps=options["steps"])
-    elif options["epochs"] is not None:
-        state.config = replace(state.config, epochs=options["epochs"], steps=None)
-    total = loop.total_steps_of(state.config, split.train)
-    return loop.Training.resumed(state, total, device), split, out
-
-
-def _show(console: Console, steps: Iterator[loop.Progress], left: int) -> Any:
-    """Follow the run on a terminal with a bar, elsewhere with plain lines; its last quality."""
-    quality = None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    config = state.config
+    split = _whole_pairs(
+        open_data(config.data, config.direction, config.seed, config.task), config, console
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=left, rate="")
-        for progress in steps:
-            losses = progress.losses
-            text = (
-                f"epoch {progress.epoch}/{progress.epochs}  L1 {losses.g_l1:.1f}  "
-                f"G {losses.g_gan:.2f}  D {losses.d_loss:.2f}"
-            )
-            bar.update(task, advance=1, description=text, rate=f"{progress.step_s:.2f} s/step")
-            done = progress.quality is not None
-            if not console.is_terminal and (progress.step % LOG_EVERY == 0 or done):
-                minutes = (progress.total_steps - progress.step) * progress.step_s / 60
-                console.print(
-                    f"step {progress.step}/{progress.total_steps}  {text}  "
-                    f"{progress.step_s:.2f} s/step, {minutes:.0f} min left",
-                    soft_wrap=True,
-                )
-            if progress.quality is not None:
-                quality = progress.quality
-                console.print(
-                    f"epoch {progress.epoch}: held out L1 {quality.l1:.1f}, "
-                    f"PSNR {quality.psnr:.2f} dB, SSIM {quality.ssim:.3f}",
-                )
-    return quality
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM sets the event, so that a step is finished; a second one interrupts."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name}",
-            "cpu" + (", cuda" if torch.cuda.is_available() else " (this torch sees no GPU)"),
-            "leave --device out, or install a torch built for your GPU",
-        ) from error
-    return device
+    if options["steps"] is not None:
+        state.config = replace(config, steps=options["steps"])
+    elif options["epochs"] is not None:
+        state.config = replace(config, epochs=options["epochs"], steps=None)
+    total = loop.total_steps_of(state.config, split.train, team.world)
+    return Training.resumed(state, total, team.device, team), split, out
 
 
 def _name_of(data: str) -> str:
@@ -288,31 +277,3 @@ def _free_folder(parent: Path, name: str) -> Path:
         number += 1
         folder = parent / f"{name}-{number}"
     return folder
-
-
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--pairs", default=20, help="How many side-by-side pairs go into the folder OUT.")
-@click.option("--frames", default=150, help="How many frames go into the video OUT.")
-@click.option("--fps", default=25.0, help="Of the video.")
-@click.option("--size", default="256x256", help="WIDTHxHEIGHT in pixels.")
-@click.option("--seed", default=0, help="Which scenes.")
-@click.version_option(package_name="pix2pix-edge")
-@one_line_errors
-def scenes(out: Path, pairs: int, frames: int, fps: float, size: str, seed: int) -> None:
-    """Write the built-in street scenes: OUT.mp4 is a drive by day, a folder OUT gets pairs."""
-    found = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not found or not all(64 <= int(side) <= 1920 for side in found.groups()):
-        raise ConfigError(f"--size {size}", "WIDTHxHEIGHT, 64 to 1920 pixels", "e.g. 640x360")
-    width_px, height_px = int(found[1]), int(found[2])
-    if out.suffix.lower() == ".mp4":
-        days = (day for day, _ in draw_clip(seed, frames, fps, height_px, width_px))
-        write_clip(out, days, fps, (height_px, width_px))
-        click.echo(f"wrote {out}: {frames} frames, {width_px}x{height_px}, {fps:g} fps")
-        return
-    if out.suffix:
-        raise ConfigError(f"OUT {out}", "a folder, or a file that ends in .mp4", "rename it")
-    for number in range(pairs):
-        day, night = draw_pair(seed + number, height_px, width_px)
-        write_png(out / f"{number:05d}.png", np.hstack([day, night]))
-    click.echo(f"wrote {pairs} side-by-side pairs, day left, night right, to {out}")

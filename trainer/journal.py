@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from trainer.files import write_whole
 from trainer.metrics import Quality
 
 if TYPE_CHECKING:
-    from trainer.loop import StepLosses
+    from trainer.progress import StepLosses
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FOLDER = "samples"
@@ -67,7 +66,7 @@ class Journal:
         self, step: int, epoch: int, losses: StepLosses, quality: Quality | None, step_s: float
     ) -> None:
         """Note the losses of a step and, at the end of an epoch, the quality."""
-        values = {f"loss/{name}": value for name, value in asdict(losses).items()}
+        values = {f"loss/{name}": value for name, value in losses.to_dict().items()}
         if quality:
             values |= {f"held_out/{name}": value for name, value in quality.to_dict().items()}
         line = {"step": step, "epoch": epoch, "step_s": round(step_s, 4), **values}

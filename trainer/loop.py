@@ -1,181 +1,38 @@
-"""The training loop: each step is one update of the discriminator and one of the generator."""
+"""The training loop: step after step, with a look at the held-out pairs after each epoch."""
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from trainer.batches import StepSampler, batches, to_unit_range
+from trainer.batches import StepSampler, batches
 from trainer.checkpoint import (
     GENERATOR_FILE,
     TRAINING_FILE,
     GeneratorInfo,
-    TrainingState,
     save_generator,
     save_training,
 )
-from trainer.config import TrainConfig
+from trainer.config import UNET_LEVELS, TrainConfig
 from trainer.data import DataSplit, Pairs, ScenePairs
-from trainer.discriminators import PatchDiscriminator
 from trainer.errors import TrainerError
-from trainer.generators import build_generator
 from trainer.journal import Journal, sample_grid
-from trainer.losses import discriminator_loss, gan_loss
 from trainer.metrics import Quality, mean_quality, quality_of
+from trainer.norm_stats import own_statistics
+from trainer.progress import Progress
+from trainer.training import Training
 
 GRID_ROWS = 4
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """The losses of one step."""
-
-    g_gan: float
-    """The generator's adversarial loss."""
-    g_l1: float
-    """Mean absolute difference to the target, in grey levels of 0 to 255."""
-    d_loss: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands after a step."""
-
-    step: int
-    total_steps: int
-    epoch: int
-    epochs: int
-    losses: StepLosses
-    quality: Quality | None
-    """Of the averaged weights on held-out pairs, as exported; at the end of an epoch only."""
-    step_s: float
-
-
-class Training:
-    """The two networks, their optimisers, and how far they have come."""
-
-    def __init__(self, config: TrainConfig, total_steps: int, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
-        shape = config.generator
-        self.config = config
-        self.device = device
-        self.total_steps = total_steps
-        self.step = 0
-        self.generator = build_generator(shape).to(device)
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.discriminator = PatchDiscriminator(
-            shape.input_channels, shape.output_channels, config.ndf
-        ).to(device)
-        self.generator_optimiser = _adam(self.generator, config)
-        self.discriminator_optimiser = _adam(self.discriminator, config)
-
-    @classmethod
-    def resumed(cls, state: TrainingState, total_steps: int, device: torch.device) -> Training:
-        """Go on where `state` was saved, to `total_steps` in all."""
-        self = cls(state.config, total_steps, device)
-        self.generator.load_state_dict(state.generator)
-        self.average.load_state_dict(state.average)
-        self.discriminator.load_state_dict(state.discriminator)
-        self.generator_optimiser.load_state_dict(state.generator_optimiser)
-        self.discriminator_optimiser.load_state_dict(state.discriminator_optimiser)
-        self.step = state.step
-        torch.set_rng_state(state.random)
-        return self
-
-    def state(self) -> TrainingState:
-        """What `resumed` needs."""
-        return TrainingState(
-            config=self.config,
-            step=self.step,
-            total_steps=self.total_steps,
-            generator=self.generator.state_dict(),
-            average=self.average.state_dict(),
-            discriminator=self.discriminator.state_dict(),
-            generator_optimiser=self.generator_optimiser.state_dict(),
-            discriminator_optimiser=self.discriminator_optimiser.state_dict(),
-            random=torch.get_rng_state(),
-        )
-
-    def train_step(self, batch: Tensor) -> StepLosses:
-        """One update of each network.
-
-        Args:
-            batch: uint8 [N, 6, H, W], input and target, RGB.
-
-        Raises:
-            TrainerError: a loss is no longer a number.
-        """
-        config = self.config
-        source, target = to_unit_range(batch, self.device)
-        self._set_learning_rate()
-        self.generator.train()
-        drawn = self.generator(source)
-
-        self.discriminator.requires_grad_(True)
-        real_logits = self.discriminator(source, target)
-        fake_logits = self.discriminator(source, drawn.detach())
-        d_loss = discriminator_loss(real_logits, fake_logits, config.gan_mode)
-        _update(self.discriminator_optimiser, d_loss)
-
-        self.discriminator.requires_grad_(False)
-        g_gan = gan_loss(self.discriminator(source, drawn), True, config.gan_mode)
-        g_l1 = functional.l1_loss(drawn, target)
-        _update(self.generator_optimiser, g_gan + config.lambda_l1 * g_l1)
-
-        self.step += 1
-        self._update_average()
-        losses = StepLosses(g_gan.item(), g_l1.item() * 127.5, d_loss.item())
-        if not np.isfinite((losses.g_gan, losses.g_l1, losses.d_loss)).all():
-            raise TrainerError(
-                f"the losses of step {self.step} are {losses}",
-                "finite numbers",
-                "resume from the last checkpoint, or train with a lower --lr",
-            )
-        return losses
-
-    @torch.inference_mode()
-    def draw(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Translate one picture as the exported generator will: averaged weights, no dropout.
-
-        Args:
-            source: uint8 [H, W, 3], BGR.
-
-        Returns:
-            uint8 [H, W, 3], BGR.
-        """
-        rgb = torch.from_numpy(np.ascontiguousarray(source[..., ::-1].transpose(2, 0, 1)))
-        x = rgb[None].to(self.device).float() / 127.5 - 1.0
-        levels = (self.average(x)[0] * 127.5 + 127.5).clamp(0, 255).round()
-        drawn: NDArray[np.uint8] = levels.byte().permute(1, 2, 0).cpu().numpy()
-        return np.ascontiguousarray(drawn[..., ::-1])
-
-    def _set_learning_rate(self) -> None:
-        """Constant for the first half, then linearly down to zero (Isola et al. 2017, code)."""
-        left = (self.total_steps - self.step) / max(1, self.total_steps - self.total_steps // 2)
-        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.lr * min(1.0, left)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # A young average would hold on to the random first weights: so it grows old slowly.
-        keep = min(self.config.ema_decay, self.step / (10 + self.step))
-        current = self.generator.state_dict()
-        for name, average in self.average.state_dict().items():
-            if average.dtype.is_floating_point:
-                average.lerp_(current[name], 1 - keep)
-            else:
-                average.copy_(current[name])
+JUDGED_BOTH_WAYS = 24
+WORTH_TELLING = 0.95
 
 
 def fit(
@@ -188,29 +45,61 @@ def fit(
 ) -> Iterator[Progress]:
     """Train to `training.total_steps`, saving into `out` at each epoch, at the end and on `stop`.
 
-    Yields after every step.
+    Yields after every step. Of several processes only the first measures and writes.
 
     Raises:
-        TrainerError: the data are damaged, a loss is no number, the disk is full. What was saved
-            before stays.
+        TrainerError: the data are damaged or others than before, a loss is no number, the disk is
+            full. What was saved before stays.
     """
-    config = training.config
+    config, team = training.config, training.team
     samples = epoch_samples(config, split.train)
+    if training.samples is not None and training.samples != samples:
+        raise TrainerError(
+            f"{samples} pairs to train on",
+            f"the {training.samples} that the run was started with, which decide the order",
+            "put the data back as they were, or start a new run",
+        )
+    training.samples = samples
     sampler = StepSampler(
-        samples, config.batch_size, config.seed, training.step, training.total_steps
+        samples,
+        config.batch_size,
+        config.seed,
+        training.step,
+        training.total_steps,
+        rank=team.rank,
+        world=team.world,
+        accumulate=config.accumulate,
     )
     epoch_steps = sampler.steps_per_epoch
-    with Journal(out, training.step) as journal:
-        for batch in batches(split.train, config, sampler, samples, workers):
+    if team.is_first:
+        for left_over in out.glob(".*.part*"):  # of a run that was killed while it wrote
+            left_over.unlink()
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(out, training.step)) if team.is_first else None
+        loaded = batches(split.train, config, sampler, samples, workers)
+        for step_batches in _by_step(loaded, config.accumulate):
             started = time.perf_counter()
-            losses = training.train_step(batch)
+            losses = training.train_step(step_batches)
             step_s = time.perf_counter() - started
-            is_last = training.step == training.total_steps or bool(stop and stop.is_set())
+            epoch = (training.step - 1) // epoch_steps + 1
+            remarks = training.watch.step(training.step, losses.g_gan, losses.d_loss)
+            stopped = bool(team.agreed(float(bool(stop and stop.is_set()))))
+            is_last = training.step == training.total_steps or stopped
             quality = None
             if training.step % epoch_steps == 0 or is_last:
-                quality = _end_epoch(training, split.held_out, out, journal, epoch_steps)
-            epoch = (training.step - 1) // epoch_steps + 1
-            journal.write(training.step, epoch, losses, quality, step_s)
+                if journal:
+                    quality, remark = _end_epoch(training, split.held_out, out, journal, epoch)
+                    remarks += remark
+                    if is_last:
+                        remarks += other_statistics(training, split.held_out)
+                if _has_lost_patience(training) and not is_last:
+                    is_last = True
+                    remarks.append(
+                        f"no better for {config.patience} epochs: stopped at step "
+                        f"{training.step} of {training.total_steps}"
+                    )
+            if journal:
+                journal.write(training.step, epoch, losses, quality, step_s)
             yield Progress(
                 training.step,
                 training.total_steps,
@@ -219,9 +108,28 @@ def fit(
                 losses,
                 quality,
                 step_s,
+                tuple(remarks),
             )
             if is_last:
                 return
+
+
+def _by_step(loaded: DataLoader[Tensor], accumulate: int) -> Iterator[list[Tensor]]:
+    """The batches of each step."""
+    batches_of_step: list[Tensor] = []
+    for batch in loaded:
+        batches_of_step.append(batch)
+        if len(batches_of_step) == accumulate:
+            yield batches_of_step
+            batches_of_step = []
+
+
+def _has_lost_patience(training: Training) -> bool:
+    """Whether all processes stop here; the first one knows."""
+    patience = training.config.patience
+    if patience is None:
+        return False
+    return bool(training.team.agreed(float(training.patience.stale_epochs >= patience)))
 
 
 def epoch_samples(config: TrainConfig, pairs: Pairs) -> int:
@@ -229,30 +137,62 @@ def epoch_samples(config: TrainConfig, pairs: Pairs) -> int:
     return config.epoch_scenes if isinstance(pairs, ScenePairs) else len(pairs)
 
 
-def total_steps_of(config: TrainConfig, pairs: Pairs) -> int:
-    """`steps` of the config, or what its `epochs` come to."""
+def total_steps_of(config: TrainConfig, pairs: Pairs, world: int = 1) -> int:
+    """`steps` of the config, or what its `epochs` come to with `world` processes."""
     if config.steps is not None:
         return config.steps
     samples = epoch_samples(config, pairs)
-    return config.epochs * (samples // min(config.batch_size, samples))
+    sampler = StepSampler(
+        samples, config.batch_size, config.seed, 0, 0, world=world, accumulate=config.accumulate
+    )
+    return config.epochs * sampler.steps_per_epoch
+
+
+def other_statistics(training: Training, held_out: Pairs) -> list[str]:
+    """Says so when each picture's own statistics would draw better than BatchNorm's running ones.
+
+    The running ones fold into the convolutions on export, the others cost time at inference.
+    """
+    multiple, size_px = training.config.generator.size_multiple, training.config.crop_size
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in training.average.modules())
+    is_one_pixel = size_px == multiple and training.config.generator.name not in UNET_LEVELS
+    if not has_batch_norm or is_one_pixel:
+        return []  # one pixel has no statistics; the U-Nets have no norm where they come to one
+    indices = np.linspace(0, len(held_out) - 1, min(JUDGED_BOTH_WAYS, len(held_out)), dtype=int)
+    judged = [held_out.pair(int(index), size_px) for index in indices]
+    running = mean_quality(quality_of(training.draw(s), t) for s, t in judged).l1
+    with own_statistics(training.average):
+        own = mean_quality(quality_of(training.draw(s), t) for s, t in judged).l1
+    if own >= WORTH_TELLING * running:
+        return []
+    return [
+        f"each picture's own BatchNorm statistics would draw better: L1 {own:.1f} instead of "
+        f"{running:.1f}; train longer or with a larger --batch-size, or export with "
+        "--norm-stats batch, which is slower"
+    ]
 
 
 def _end_epoch(
-    training: Training, held_out: Pairs, out: Path, journal: Journal, epoch_steps: int
-) -> Quality:
-    """Measure on held-out pairs, save the weights, draw the sample grid."""
+    training: Training, held_out: Pairs, out: Path, journal: Journal, epoch: int
+) -> tuple[Quality, list[str]]:
+    """Measure on held-out pairs, save the weights, draw the sample grid; what is remarkable."""
     config = training.config
     size_px = config.crop_size
     qualities: list[Quality] = []
+    drawn: list[NDArray[np.uint8]] = []
+    targets: list[NDArray[np.uint8]] = []
     rows: list[tuple[NDArray[np.uint8], ...]] = []
     shown = set(np.linspace(0, len(held_out) - 1, GRID_ROWS, dtype=int).tolist())
     for index in range(len(held_out)):
         source, target = held_out.pair(index, size_px)
-        drawn = training.draw(source)
-        qualities.append(quality_of(drawn, target))
+        drawn.append(training.draw(source))
+        targets.append(target)
+        qualities.append(quality_of(drawn[-1], target))
         if index in shown:
-            rows.append((source, drawn, target))
+            rows.append((source, drawn[-1], target))
     quality = mean_quality(qualities)
+    remarks = training.watch.epoch(training.step, drawn, targets)
+    training.patience.told(quality.l1)
     save_generator(
         out / GENERATOR_FILE,
         training.average.state_dict(),
@@ -263,21 +203,9 @@ def _end_epoch(
             direction=config.direction,
             size_px=size_px,
             quality=quality.to_dict(),
+            task=config.task,
         ),
     )
     save_training(out / TRAINING_FILE, training.state())
-    epoch = -(-training.step // epoch_steps)
     journal.picture(training.step, epoch, sample_grid(rows))
-    return quality
-
-
-def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        network.parameters(), lr=config.lr, betas=(config.beta1, 0.999), fused=True
-    )
-
-
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    return quality, remarks

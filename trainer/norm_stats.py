@@ -1,0 +1,35 @@
+"""Whose statistics a BatchNorm takes, and whether it learns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Forward passes that leave the running statistics as they are."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield norms
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
+@contextmanager
+def own_statistics(network: nn.Module) -> Iterator[None]:
+    """Forward passes with each batch's own statistics, of a network in evaluation mode."""
+    with still_statistics(network) as norms:
+        for norm in norms:
+            norm.train()
+        try:
+            yield
+        finally:
+            network.eval()

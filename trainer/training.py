@@ -1,0 +1,379 @@
+"""The networks of a run, and one step of training them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.batches import to_unit_range
+from trainer.checkpoint import TrainingState
+from trainer.config import ObjectiveConfig, TrainConfig
+from trainer.discriminators import PatchDiscriminator, build_discriminator
+from trainer.errors import TrainerError
+from trainer.generators import build_generator
+from trainer.losses import (
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    gradient_penalty,
+)
+from trainer.norm_stats import still_statistics
+from trainer.parallel import Team
+from trainer.perceptual import Perceptual
+from trainer.progress import Patience, StepLosses
+from trainer.watch import Watch
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Training:
+    """The two networks, their optimisers, and how far they have come."""
+
+    def __init__(
+        self, config: TrainConfig, total_steps: int, device: torch.device, team: Team | None = None
+    ) -> None:
+        torch.manual_seed(config.seed)
+        shape = config.generator
+        self.config = config
+        self.device = device
+        self.team = team or Team(0, 1, device)
+        self.total_steps = total_steps
+        self.step = 0
+        self.samples: int | None = None
+        """Pairs of an epoch, once the run knows its data: their number decides their order."""
+        self.watch = Watch(config.objective.gan_mode)
+        self.patience = Patience()
+        wanted = config.channels_last
+        self._channels_last = device.type == "cuda" if wanted is None else wanted
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        place = {"device": device, "memory_format": layout}
+        self.generator = build_generator(shape).to(**place)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator = self.team.synchronised(self.generator)
+        self.generator_optimiser = _adam(self.generator, config)
+        self.discriminator: PatchDiscriminator | None = None
+        self.discriminator_optimiser: torch.optim.Adam | None = None
+        if config.objective.gan_mode != "none":
+            network = build_discriminator(
+                config.discriminator, shape.input_channels, shape.output_channels
+            ).to(**place)  # type: ignore[call-overload]
+            self.discriminator = self.team.synchronised(network)  # type: ignore[assignment]
+            self.discriminator_optimiser = _adam(network, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self._perceptual = _perceptual(config.objective, device)
+        self._generate = self._made_ready(self.generator)
+        self._judge = self._made_ready(self.discriminator) if self.discriminator else None
+        # The processes draw different noise, from the same weights.
+        torch.manual_seed(_noise_seed(config.seed, self.team.rank))
+
+    @classmethod
+    def resumed(
+        cls,
+        state: TrainingState,
+        total_steps: int,
+        device: torch.device,
+        team: Team | None = None,
+    ) -> Training:
+        """Go on where `state` was saved, to `total_steps` in all."""
+        self = cls(state.config, total_steps, device, team)
+        for name, value in state.networks.items():
+            getattr(self, name).load_state_dict(value)
+        for name, value in state.optimisers.items():
+            optimiser: torch.optim.Adam = getattr(self, name)
+            optimiser.load_state_dict(value)
+            _as_laid_out_as_weights(optimiser)
+        self.step = state.step
+        self.samples = state.samples
+        self.watch = Watch.from_state(state.notes["watch"])
+        self.patience = Patience(**state.notes["patience"])
+        if state.notes["scaler"]:
+            self.scaler.load_state_dict(state.notes["scaler"])
+        if self.team.world == 1:
+            torch.set_rng_state(state.random)
+        else:  # one file, many processes: fresh noise for each of them
+            torch.manual_seed(_noise_seed(state.config.seed, self.team.rank) + state.step)
+        return self
+
+    def state(self) -> TrainingState:
+        """What `resumed` needs."""
+        networks = {"generator": self.generator, "average": self.average}
+        optimisers = {"generator_optimiser": self.generator_optimiser}
+        if self.discriminator and self.discriminator_optimiser:
+            networks["discriminator"] = self.discriminator
+            optimisers["discriminator_optimiser"] = self.discriminator_optimiser
+        return TrainingState(
+            config=self.config,
+            step=self.step,
+            total_steps=self.total_steps,
+            samples=self.samples or 0,
+            networks={name: network.state_dict() for name, network in networks.items()},
+            optimisers={name: optimiser.state_dict() for name, optimiser in optimisers.items()},
+            random=torch.get_rng_state(),
+            notes={
+                "watch": self.watch.state(),
+                "patience": asdict(self.patience),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+
+    # ------------------------------------------------------------------------- one step
+
+    def train_step(self, batches: Sequence[Tensor]) -> StepLosses:
+        """One update of each network.
+
+        Args:
+            batches: uint8 [N, 6, H, W] each, input and target, RGB; the gradients of all of them
+                make one update.
+
+        Returns:
+            The losses, means over the batches and the processes.
+
+        Raises:
+            TrainerError: a loss is no longer a number. The weights are then past saving.
+        """
+        kind = next(self.generator.parameters()).dtype
+        pairs = [to_unit_range(batch, self.device, kind, self._channels_last) for batch in batches]
+        self._set_learning_rate()
+        self.generator.train()
+        terms = dict.fromkeys(_terms(self.config.objective), torch.zeros((), device=self.device))
+        mixes = self._mixes(pairs)
+        noise = _random_state(self.device)
+        with ExitStack() as stack:
+            if len(pairs) > 1:  # the graphs of all batches would not fit into memory: drawn twice
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(still_statistics(self.generator))
+            drawn = [self._draw(source) for source, _ in pairs]
+        self._update_discriminator(pairs, drawn, mixes, terms)
+        if len(pairs) > 1:
+            _set_random_state(noise, self.device)
+        self._update_generator(pairs, drawn, terms)
+        self.scaler.update()
+        self.step += 1
+        self._update_average()
+        return self._told(terms)
+
+    def _update_discriminator(
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        drawn: Sequence[Tensor],
+        mixes: Sequence[Tensor],
+        terms: dict[str, Tensor],
+    ) -> None:
+        if not self._judge or not self.discriminator or not self.discriminator_optimiser:
+            return
+        objective = self.config.objective
+        self.discriminator.requires_grad_(True)
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
+        for number, ((source, target), picture) in enumerate(zip(pairs, drawn, strict=True)):
+            fake = picture.detach()
+            with self._accumulating(self._judge, number, len(pairs)):
+                with self._autocast():
+                    real_logits = self._judge(source, target)
+                    fake_logits = self._judge(source, fake)
+                loss = discriminator_loss(
+                    real_logits.to(source.dtype), fake_logits.to(source.dtype), objective.gan_mode
+                )
+                if objective.gan_mode == "wgangp":
+                    loss = loss + objective.lambda_gp * gradient_penalty(
+                        self.discriminator, source, target, fake, mixes[number]
+                    )
+                self._backward(loss / len(pairs))
+            terms["d_loss"] = terms["d_loss"] + loss.detach() / len(pairs)
+        self.scaler.step(self.discriminator_optimiser)
+
+    def _update_generator(
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        drawn: Sequence[Tensor],
+        terms: dict[str, Tensor],
+    ) -> None:
+        objective = self.config.objective
+        weights = {
+            "g_gan": objective.lambda_gan,
+            "g_l1": objective.lambda_l1,
+            "g_l2": objective.lambda_l2,
+            "g_feat": objective.lambda_feat,
+            "g_vgg": objective.lambda_vgg,
+        }
+        if self.discriminator:
+            self.discriminator.requires_grad_(False)
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        for number, ((source, target), picture) in enumerate(zip(pairs, drawn, strict=True)):
+            with self._accumulating(self._generate, number, len(pairs)):
+                made = picture if picture.requires_grad else self._draw(source)
+                losses = self._generator_losses(source, target, made)
+                total = source.new_zeros(())
+                for name, loss in losses.items():
+                    total = total + weights[name] * loss
+                self._backward(total / len(pairs))
+            for name, loss in losses.items():
+                terms[name] = terms[name] + loss.detach() / len(pairs)
+        self.scaler.step(self.generator_optimiser)
+
+    def _generator_losses(
+        self, source: Tensor, target: Tensor, drawn: Tensor
+    ) -> dict[str, Tensor]:
+        """Each term of the objective, before its weight."""
+        objective = self.config.objective
+        losses = {"g_l1": functional.l1_loss(drawn, target)}
+        if objective.lambda_l2:
+            losses["g_l2"] = functional.mse_loss(drawn, target)
+        if self._perceptual:
+            losses["g_vgg"] = self._perceptual(drawn, target)
+        if self.discriminator:
+            with self._autocast():
+                fake = self.discriminator(source, drawn, with_features=True)
+            losses["g_gan"] = generator_loss(fake[-1].to(source.dtype), objective.gan_mode)
+            if objective.lambda_feat:
+                with torch.no_grad(), still_statistics(self.discriminator), self._autocast():
+                    real = self.discriminator(source, target, with_features=True)
+                losses["g_feat"] = feature_matching(real, fake)
+        return losses
+
+    def _draw(self, source: Tensor) -> Tensor:
+        with self._autocast():
+            drawn: Tensor = self._generate(source)
+        return drawn.to(source.dtype)
+
+    def _mixes(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Where between real and drawn the gradient penalty is taken, for each pair."""
+        if self.config.objective.gan_mode != "wgangp":
+            return []
+        return [torch.rand(len(source), 1, 1, 1).to(source) for source, _ in pairs]
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _told(self, terms: dict[str, Tensor]) -> StepLosses:
+        """The losses as numbers: one wait for the device, one for the other processes."""
+        values = self.team.mean(torch.stack([value.double() for value in terms.values()]))
+        told = dict(zip(terms, values.tolist(), strict=True))
+        told["g_l1"] *= 127.5
+        if not np.isfinite(list(told.values())).all():
+            raise TrainerError(
+                f"the losses of step {self.step} are "
+                + ", ".join(f"{name} {value:g}" for name, value in told.items()),
+                "finite numbers",
+                "go on from the last checkpoint with --resume, or train with a lower --lr",
+            )
+        return StepLosses(**{"g_gan": 0.0, "d_loss": 0.0, **told})
+
+    # ------------------------------------------------------------------------ and around it
+
+    @torch.inference_mode()
+    def draw(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Translate one picture as the exported generator will: averaged weights, no dropout.
+
+        Args:
+            source: uint8 [H, W, 3], BGR.
+
+        Returns:
+            uint8 [H, W, 3], BGR.
+        """
+        rgb = torch.from_numpy(np.ascontiguousarray(source[..., ::-1].transpose(2, 0, 1)))
+        x = rgb[None].to(self.device).float() / 127.5 - 1.0
+        levels = (self.average(x)[0] * 127.5 + 127.5).clamp(0, 255).round()
+        drawn: NDArray[np.uint8] = levels.byte().permute(1, 2, 0).cpu().numpy()
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+    def _made_ready(self, network: nn.Module) -> Callable[..., Any]:
+        """What a forward pass of training calls: compiled, and shared among the processes."""
+        made = self.team.wrapped(network)
+        # A compiled network has no second derivatives, which the gradient penalty takes.
+        if self.config.compile and not (
+            self.config.objective.gan_mode == "wgangp" and isinstance(network, PatchDiscriminator)
+        ):
+            return torch.compile(made)
+        return made
+
+    @contextmanager
+    def _accumulating(self, network: Any, number: int, batches: int) -> Iterator[None]:
+        """Exchange gradients with the other processes in the last batch of a step only."""
+        if isinstance(network, DistributedDataParallel) and number < batches - 1:
+            with network.no_sync():
+                yield
+        else:
+            yield
+
+    def _autocast(self) -> torch.autocast:
+        kind = AUTOCAST.get(self.config.precision)
+        return torch.autocast(self.device.type, kind, enabled=kind is not None)
+
+    def _set_learning_rate(self) -> None:
+        """Constant for the first half, then linearly down to zero (Isola et al. 2017, code)."""
+        left = (self.total_steps - self.step) / max(1, self.total_steps - self.total_steps // 2)
+        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
+            for group in optimiser.param_groups if optimiser else ():
+                group["lr"] = self.config.lr * min(1.0, left)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A young average would hold on to the random first weights: so it grows old slowly.
+        keep = min(self.config.ema_decay, self.step / (10 + self.step))
+        current = self.generator.state_dict()
+        averages, values = [], []
+        for name, average in self.average.state_dict().items():
+            if average.dtype.is_floating_point:
+                averages.append(average)
+                values.append(current[name])
+            else:
+                average.copy_(current[name])
+        torch._foreach_lerp_(averages, values, 1 - keep)
+
+
+def _terms(objective: ObjectiveConfig) -> list[str]:
+    """The terms that a step reports, in one order for every process."""
+    terms = ["g_l1"]
+    if objective.gan_mode != "none":
+        terms += ["g_gan", "d_loss"]
+    for name in ("l2", "feat", "vgg"):
+        if getattr(objective, f"lambda_{name}"):
+            terms.append(f"g_{name}")
+    return terms
+
+
+def _perceptual(objective: ObjectiveConfig, device: torch.device) -> Perceptual | None:
+    if not objective.lambda_vgg or not objective.vgg_weights:
+        return None
+    return Perceptual(Path(objective.vgg_weights)).to(device)
+
+
+def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        network.parameters(), lr=config.lr, betas=(config.beta1, 0.999), fused=True
+    )
+
+
+def _as_laid_out_as_weights(optimiser: torch.optim.Optimizer) -> None:
+    """Lay loaded moments out in memory as the weights are: the fused step walks both alike."""
+    for weights, slots in optimiser.state.items():
+        for name, value in slots.items():
+            if value.shape == weights.shape:
+                slots[name] = torch.empty_like(weights).copy_(value)
+
+
+def _noise_seed(seed: int, rank: int) -> int:
+    """Of what a process draws while training: dropout, the gradient penalty's places."""
+    return seed + 1 + 1_000_003 * rank
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
