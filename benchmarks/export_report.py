@@ -216,8 +216,8 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def between_markers(path: Path, text: str) -> str:
-    """What the file at `path` becomes with `text` between its markers.
+def between_markers(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> str:
+    """What the file at `path` becomes with `text` between its two markers.
 
     Raises:
         UserError: no such file, it is no text, or it does not have each marker once, in order.
@@ -229,11 +229,11 @@ def between_markers(path: Path, text: str) -> str:
         raise UserError(
             f"--docs {path} cannot be read ({why})", "a Markdown file", "name another one"
         ) from error
-    start, end = MARKERS
+    start, end = markers
     before, _, rest = told.partition(start)
     _, _, after = rest.partition(end)
     if told.count(start) != 1 or told.count(end) != 1 or end not in rest:
-        lacking = " and ".join(marker for marker in MARKERS if marker not in told)
+        lacking = " and ".join(marker for marker in markers if marker not in told)
         raise UserError(
             f"{path} has no {lacking}" if lacking else f"{path} has its markers not once in order",
             f"one {start} and after it one {end}",
