@@ -49,7 +49,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(
     data, tmp_path, accumulate
 ):
     one, two = tmp_path / "one", tmp_path / "two"
-    settings = (*TINY, "--norm", "none", "--norm-d", "none", "--steps", "20")
+    settings = (*TINY, "--norm", "none", "--norm-d", "none", "--steps", "20", "--lr", "1e-3")
     done(train, data, *settings, "--batch-size", 2 * accumulate, "--out", one)
     ended = torchrun(
         data, *settings, "--batch-size", "1", "--accumulate", accumulate, "--out", two

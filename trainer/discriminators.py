@@ -108,7 +108,7 @@ class PatchDiscriminator(nn.Module):
             for number in range(blocks)
         )
         self.logits = nn.Conv2d(inputs[-1], 1, kernel, 1, padding)
-        initialise_weights(self)
+        initialise_weights(self, norm, head=self.logits)
         if spectral:
             for conv in self._convolutions():
                 spectral_norm(conv)
