@@ -151,14 +151,7 @@ class PatchDiscriminator(nn.Module):
         Raises:
             ConfigError: the picture is smaller than `smallest_px`.
         """
-        height, width = image.shape[-2:]
-        if min(height, width) < self.smallest_px:
-            raise ConfigError(
-                f"a picture of {width}x{height} pixels for a discriminator of patches of "
-                f"{self.receptive_field_px}",
-                f"at least {self.smallest_px} pixels a side",
-                f"use a smaller --patch, or --crop-size {self.smallest_px} or more",
-            )
+        self.check_size(min(image.shape[-2:]))
         x = torch.cat([condition, image], dim=1) if self.is_conditional else image
         outputs = []
         for block in self.blocks:
@@ -166,6 +159,16 @@ class PatchDiscriminator(nn.Module):
             outputs.append(x)
         outputs.append(self.logits(x))
         return outputs
+
+    def check_size(self, side_px: int) -> None:
+        """Raises ConfigError when no logit comes of a picture whose shorter side is `side_px`."""
+        if side_px < self.smallest_px:
+            raise ConfigError(
+                f"pictures of {side_px} pixels for a discriminator of patches of "
+                f"{self.receptive_field_px}",
+                f"at least {self.smallest_px} pixels a side",
+                f"use a smaller --patch, or --crop-size {self.smallest_px} or more",
+            )
 
     def _convolutions(self) -> list[nn.Conv2d]:
         """All of them, in order."""

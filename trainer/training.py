@@ -68,6 +68,7 @@ class Training:
             network = build_discriminator(
                 config.discriminator, shape.input_channels, shape.output_channels
             ).to(**place)  # type: ignore[call-overload]
+            network.check_size(config.crop_size)
             self.discriminator = self.team.synchronised(network)  # type: ignore[assignment]
             self.discriminator_optimiser = _adam(network, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
