@@ -200,7 +200,9 @@ def _run(command: str, arguments: Sequence[str], run: Path, threads: int) -> Non
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
         raise UserError(
-            f"{command} for {run.name} failed: {last[0]}", "a run that ends", f"look into {run}"
+            f"{command} for {run.name}: {last[0].removeprefix('error: ')}",
+            "a run that ends",
+            f"look into {run}",
         )
 
 
@@ -238,14 +240,13 @@ def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
 def _table(rows: Sequence[Row], source: Source) -> Iterator[str]:
     yield f"**{source.name}**, {source.direction}"
     yield ""
-    yield "| | L1 | PSNR, dB | SSIM | MS-SSIM | SWD | gradient energy | training, s |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "| | L1 | PSNR, dB | SSIM | MS-SSIM | SWD | gradient energy |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     own = [row for row in rows if row.data == source.name]
     for row in own:
-        told = f"{row.train_s:.0f}" if row.train_s else ""
-        yield f"| {row.title} | {_cells(row.measured['model'])} | {told} |"
+        yield f"| {row.title} | {_cells(row.measured['model'])} |"
     for name, title in (("identity", "the input handed back"), ("mean_target", "the mean target")):
-        yield f"| {title} | {_cells(own[0].measured[name])} | |"
+        yield f"| {title} | {_cells(own[0].measured[name])} |"
 
 
 def _cells(measured: dict[str, Any]) -> str:
