@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from commands import done, refused
 from pairs import write_side_by_side
 
-from trainer.checkpoint import load_generator, load_training
+from trainer.checkpoint import load_generator, load_training, save_training
 from trainer.cli import train
 from trainer.data import open_data
 from trainer.loop import fit
@@ -142,6 +143,17 @@ def test_a_resumed_run_keeps_its_settings_and_its_data(data, tmp_path):
     )
     (own / "000.png").unlink()
     assert "pairs to train on" in refused(train, "--resume", out, "--steps", "2")
+
+
+def test_a_resume_from_weights_of_another_network_is_refused(data, tmp_path):
+    out = tmp_path / "run"
+    done(train, data, *TINY, "--steps", "1", "--out", out)
+    state = load_training(out)
+    config = replace(state.config, generator=replace(state.config.generator, ngf=8))
+    save_training(out / "training.safetensors", replace(state, config=config))
+    before = (out / "training.safetensors").read_bytes()
+    assert "are not those of unet_128" in refused(train, "--resume", out, "--steps", "2")
+    assert (out / "training.safetensors").read_bytes() == before
 
 
 def test_weights_of_another_network_are_refused(data, tmp_path):

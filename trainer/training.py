@@ -20,7 +20,7 @@ from trainer.batches import to_unit_range
 from trainer.checkpoint import TrainingState
 from trainer.config import ObjectiveConfig, TrainConfig
 from trainer.discriminators import PatchDiscriminator, build_discriminator
-from trainer.errors import TrainerError
+from trainer.errors import CheckpointError, TrainerError
 from trainer.generators import build_generator
 from trainer.losses import (
     discriminator_loss,
@@ -86,14 +86,26 @@ class Training:
         device: torch.device,
         team: Team | None = None,
     ) -> Training:
-        """Go on where `state` was saved, to `total_steps` in all."""
+        """Go on where `state` was saved, to `total_steps` in all.
+
+        Raises:
+            CheckpointError: the weights are of other networks.
+        """
         self = cls(state.config, total_steps, device, team)
-        for name, value in state.networks.items():
-            getattr(self, name).load_state_dict(value)
-        for name, value in state.optimisers.items():
-            optimiser: torch.optim.Adam = getattr(self, name)
-            optimiser.load_state_dict(value)
-            _as_laid_out_as_weights(optimiser)
+        try:
+            for name, value in state.networks.items():
+                getattr(self, name).load_state_dict(value)
+            for name, value in state.optimisers.items():
+                optimiser: torch.optim.Adam = getattr(self, name)
+                optimiser.load_state_dict(value)
+                _as_laid_out_as_weights(optimiser)
+        except (RuntimeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"the weights to resume from are not those of {state.config.generator.name} and "
+                f"its discriminator ({str(error).splitlines()[0]})",
+                "the networks that the file's own settings describe",
+                "start a new run",
+            ) from error
         self.step = state.step
         self.samples = state.samples
         self.watch = Watch.from_state(state.notes["watch"])
