@@ -29,6 +29,7 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.command import exit_code_of
 from benchmarks.environment import environment
 from benchmarks.export_report import between_markers
 from export.checkpoints import open_checkpoint
@@ -40,8 +41,6 @@ from trainer.errors import TrainerError
 from trainer.journal import sample_grid, write_png
 
 SCHEMA = 1
-USER_ERROR = 2
-STOPPED = 130
 MARKERS = ("<!-- ablation:start -->", "<!-- ablation:end -->")
 GRID_PAIRS = 3
 MEASURES = ("l1", "psnr", "ssim", "ms_ssim", "swd", "gradient_energy")
@@ -260,19 +259,9 @@ def _cells(measured: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; one line on stderr for whatever its user can mend."""
-    try:
-        ablation.main(arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("stopped: run it again to go on", err=True)
-        return STOPPED
-    except click.ClickException as error:
-        told = error.format_message()
-    except (UserError, TrainerError) as error:
-        told = str(error)
-    else:
-        return 0
-    click.echo("error: " + " ".join(told.split()), err=True)
-    return USER_ERROR
+    return exit_code_of(
+        ablation, arguments, "stopped: run it again to go on", (UserError, TrainerError)
+    )
 
 
 if __name__ == "__main__":

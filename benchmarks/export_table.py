@@ -21,6 +21,7 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 
 from rich.console import Console
 
+from benchmarks.command import exit_code_of
 from benchmarks.environment import environment, load_average
 from benchmarks.export_naive import naive_row
 from benchmarks.export_report import between_markers, markdown, tables, to_json
@@ -38,8 +39,6 @@ from runtime.errors import EngineError, UserError
 from runtime.files import write_text
 
 SOME_MISSING = 1
-USER_ERROR = 2
-STOPPED = 130
 _WIDTH = 100
 """Columns of the terminal that the table takes; a pipe has no width of its own."""
 
@@ -206,19 +205,7 @@ def _conditions(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; one line on stderr for whatever its user can mend."""
-    try:
-        code: int = export_table.main(arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("stopped: nothing was written", err=True)
-        return STOPPED
-    except click.ClickException as error:
-        told = error.format_message()
-    except UserError as error:
-        told = str(error)
-    else:
-        return code
-    click.echo("error: " + " ".join(told.split()), err=True)
-    return USER_ERROR
+    return exit_code_of(export_table, arguments, "stopped: nothing was written")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 
 from rich.console import Console
 
+from benchmarks.command import exit_code_of
 from benchmarks.environment import environment, load_average
 from benchmarks.measure import EndlessSource, Measured, NotRun, Result, measure
 from benchmarks.models import models_of, short_names
@@ -41,8 +42,6 @@ _BUILTIN_FRAMES = 60
 _BUILTIN_FPS = 30.0
 
 SOME_NOT_RUN = 1
-USER_ERROR = 2
-STOPPED = 130
 
 
 @dataclass(frozen=True)
@@ -333,19 +332,7 @@ def _drew(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; one line on stderr for whatever its user can mend."""
-    try:
-        code: int = latency.main(arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("stopped: nothing was written", err=True)
-        return STOPPED
-    except click.ClickException as error:
-        told = error.format_message()
-    except UserError as error:
-        told = str(error)
-    else:
-        return code
-    click.echo("error: " + " ".join(told.split()), err=True)
-    return USER_ERROR
+    return exit_code_of(latency, arguments, "stopped: nothing was written")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.command import exit_code_of
 from benchmarks.environment import environment
 from benchmarks.timing import rotated
 from runtime.errors import UserError
@@ -45,8 +46,6 @@ from trainer.training import Training
 from trainer.ui import device_named
 
 SCHEMA = 1
-USER_ERROR = 2
-STOPPED = 130
 WARM_UP_STEPS = 2
 
 
@@ -227,19 +226,9 @@ def _ratio(ratios: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; one line on stderr for whatever its user can mend."""
-    try:
-        training_speed.main(arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("stopped: nothing was written", err=True)
-        return STOPPED
-    except click.ClickException as error:
-        told = error.format_message()
-    except (UserError, TrainerError) as error:
-        told = str(error)
-    else:
-        return 0
-    click.echo("error: " + " ".join(told.split()), err=True)
-    return USER_ERROR
+    return exit_code_of(
+        training_speed, arguments, "stopped: nothing was written", (UserError, TrainerError)
+    )
 
 
 if __name__ == "__main__":
