@@ -33,6 +33,7 @@ NETWORKS = {
     "encoder-decoder": GeneratorConfig("encoder_decoder", 2),
     "dense-resize": GeneratorConfig("dense_unet", 4, upsample="resize"),
     "mobilenet-subpixel": GeneratorConfig("mobilenet_unet", 4, upsample="subpixel"),
+    "unet-normalised-input": GeneratorConfig("unet_128", 4, input_norm=True),
 }
 MORE_NETWORKS = {
     "dense-transposed": GeneratorConfig("dense_unet", 4),
@@ -86,7 +87,8 @@ def test_the_graph_has_the_doublings_that_were_asked_and_no_batch_norm(network):
     for upsample, kind in doublings.items():
         assert (kind in found) is (network.config.upsample == upsample)
     assert not {"BatchNormalization", "Dropout"} & set(found)
-    assert ("InstanceNormalization" in found) is (network.config.norm == "instance")
+    own_statistics = network.config.norm == "instance" or network.config.input_norm
+    assert ("InstanceNormalization" in found) is own_statistics
 
 
 def test_in_fp16_it_draws_the_same_picture(network):

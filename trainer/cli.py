@@ -60,6 +60,10 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--netG", "name", type=click.Choice(GENERATORS), default="unet_256")
 @click.option("--ngf", default=64, help="Channels of the generator's first layer.")
 @click.option("--norm", type=click.Choice(NORMS), default="batch", help="Of the generator.")
+@click.option("--input-norm", is_flag=True, help="Each frame brought to one exposure first.")
+@click.option(
+    "--fixed-stats", is_flag=True, help="BatchNorm's statistics measured once, and kept."
+)
 @click.option("--upsample", type=click.Choice(UPSAMPLINGS), default="transposed")
 @click.option("--no-dropout", is_flag=True, help="No noise in the decoder while training.")
 @click.option(

@@ -45,6 +45,10 @@ class GeneratorConfig:
     """How the decoder doubles the picture: by `transposed` convolution, as the paper does; by
     `resize` (nearest) and convolution; by `subpixel`: convolution and depth-to-space."""
 
+    input_norm: bool = False
+    """Bring each channel of each frame to mean 0 and deviation 1 first, so that the camera's
+    exposure and white balance no longer matter."""
+
     def __post_init__(self) -> None:
         _one_of("--netG", self.name, GENERATORS)
         _one_of("--norm", self.norm, NORMS)
@@ -169,6 +173,10 @@ class TrainConfig:
     """Pairs that make an epoch when the data are drawn scenes, which have no end."""
     patience: int | None = None
     """Stop early after so many epochs whose held-out L1 is no better; None: never."""
+    fixed_stats: bool = False
+    """Measure BatchNorm's statistics once, with the fresh weights, and keep them: training then
+    sees what is exported, whatever the size of a batch (Krahenbuhl et al. 2016, "Data-dependent
+    Initializations"; ActNorm of Kingma and Dhariwal 2018)."""
     precision: str = "fp32"
     """Of the networks' arithmetic while training: `fp32`, `bf16`, or `fp16` with scaled losses."""
     channels_last: bool | None = None
@@ -197,6 +205,12 @@ class TrainConfig:
                 "--norm-d batch with --gan-mode wgangp",
                 "a discriminator that judges each picture alone, as its gradient penalty does",
                 "use --norm-d instance",
+            )
+        if self.fixed_stats and self.generator.norm != "batch":
+            raise ConfigError(
+                f"--fixed-stats with --norm {self.generator.norm}",
+                "BatchNorm, which has statistics to fix",
+                "leave one of the two out",
             )
         multiple = self.generator.size_multiple
         if self.crop_size < multiple or self.crop_size % multiple:

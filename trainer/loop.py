@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -32,6 +33,9 @@ from trainer.training import Training
 
 GRID_ROWS = 4
 JUDGED_BOTH_WAYS = 24
+FIRST_LOOK = 16
+MOST_SCENES = 10_000
+"""Drawn scenes have no end: the first look is taken among so many."""
 WORTH_TELLING = 0.95
 
 
@@ -71,6 +75,8 @@ def fit(
         accumulate=config.accumulate,
     )
     epoch_steps = sampler.steps_per_epoch
+    if config.fixed_stats and training.step == 0:
+        training.fix_statistics(_first_look(split.train, config.crop_size))
     if team.is_first:
         for left_over in out.glob(".*.part*"):  # of a run that was killed while it wrote
             left_over.unlink()
@@ -112,6 +118,15 @@ def fit(
             )
             if is_last:
                 return
+
+
+def _first_look(pairs: Pairs, size_px: int) -> Tensor:
+    """A few pairs, evenly over all of them: uint8 [N, 6, size, size], RGB."""
+    count = min(len(pairs), FIRST_LOOK)
+    indices = np.linspace(0, min(len(pairs), MOST_SCENES) - 1, count, dtype=int)
+    shown = [np.concatenate(pairs.pair(int(i), size_px), axis=2) for i in indices]
+    rgb = np.stack(shown)[..., [2, 1, 0, 5, 4, 3]]
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2)))
 
 
 def _by_step(loaded: DataLoader[Tensor], accumulate: int) -> Iterator[list[Tensor]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -33,3 +34,28 @@ def own_statistics(network: nn.Module) -> Iterator[None]:
             yield
         finally:
             network.eval()
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, pictures: Tensor) -> None:
+    """Make BatchNorm's running statistics those of `pictures`, float [N, C, H, W], layer by layer.
+
+    Each layer sees what the layers before it, normalised so, make of them.
+    """
+    was_training = network.training
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    network(pictures)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    network.train(was_training)
+
+
+def fix_statistics(network: nn.Module) -> None:
+    """Let a network in training mode normalise by its running statistics, and leave them."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()

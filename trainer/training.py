@@ -28,7 +28,7 @@ from trainer.losses import (
     generator_loss,
     gradient_penalty,
 )
-from trainer.norm_stats import still_statistics
+from trainer.norm_stats import fix_statistics, measure_statistics, still_statistics
 from trainer.parallel import Team
 from trainer.perceptual import Perceptual
 from trainer.progress import Patience, StepLosses
@@ -140,6 +140,16 @@ class Training:
             },
         )
 
+    def fix_statistics(self, pictures: Tensor) -> None:
+        """Measure BatchNorm's statistics, before the first step of a run that keeps them.
+
+        Args:
+            pictures: uint8 [N, 6, H, W], pairs of the training data, RGB.
+        """
+        source, _ = to_unit_range(pictures, self.device, channels_last=self._channels_last)
+        measure_statistics(self.generator, source)
+        self.average.load_state_dict(self.generator.state_dict())
+
     # ------------------------------------------------------------------------- one step
 
     def train_step(self, batches: Sequence[Tensor]) -> StepLosses:
@@ -159,6 +169,8 @@ class Training:
         pairs = [to_unit_range(batch, self.device, kind, self._channels_last) for batch in batches]
         self._set_learning_rate()
         self.generator.train()
+        if self.config.fixed_stats:
+            fix_statistics(self.generator)
         terms = dict.fromkeys(_terms(self.config.objective), torch.zeros((), device=self.device))
         mixes = self._mixes(pairs)
         noise = _random_state(self.device)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from trainer.config import HALVINGS, RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
 from trainer.generators.dense_unet import DenseUNet
+from trainer.generators.exposure import NormalisedInput
 from trainer.generators.mobilenet_unet import MobileNetUNet
 from trainer.generators.resnet import ResNetGenerator
 from trainer.generators.unet import UNet
@@ -17,6 +20,9 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     Its `forward` maps float [N, C, H, W], RGB, -1 to 1, to the same; H and W are multiples of
     `config.size_multiple`, of a ResNet at least two of them.
     """
+    if config.input_norm:
+        plain = build_generator(replace(config, input_norm=False))
+        return NormalisedInput(plain, config.input_channels)
     sizes = (config.ngf, config.input_channels, config.output_channels)
     layers = (config.norm, config.dropout)
     name, upsample = config.name, config.upsample
