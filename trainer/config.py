@@ -46,7 +46,7 @@ class GeneratorConfig:
     `resize` (nearest) and convolution; by `subpixel`: convolution and depth-to-space."""
 
     input_norm: bool = False
-    """Bring each channel of each frame to mean 0 and deviation 1 first, so that the camera's
+    """Bring each channel of each frame to mean 0 and deviation 1/2 first, so that the camera's
     exposure and white balance no longer matter."""
 
     def __post_init__(self) -> None:
