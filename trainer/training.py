@@ -74,7 +74,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._perceptual = _perceptual(config.objective, device)
         self._generate = self._made_ready(self.generator)
-        self._judge = self._made_ready(self.discriminator) if self.discriminator else None
+        self._judge = None if self.discriminator is None else self._made_ready(self.discriminator)
         # The processes draw different noise, from the same weights.
         torch.manual_seed(_noise_seed(config.seed, self.team.rank))
 
@@ -122,7 +122,7 @@ class Training:
         """What `resumed` needs."""
         networks = {"generator": self.generator, "average": self.average}
         optimisers = {"generator_optimiser": self.generator_optimiser}
-        if self.discriminator and self.discriminator_optimiser:
+        if self.discriminator is not None and self.discriminator_optimiser is not None:
             networks["discriminator"] = self.discriminator
             optimisers["discriminator_optimiser"] = self.discriminator_optimiser
         return TrainingState(
@@ -195,7 +195,7 @@ class Training:
         mixes: Sequence[Tensor],
         terms: dict[str, Tensor],
     ) -> None:
-        if not self._judge or not self.discriminator or not self.discriminator_optimiser:
+        if self._judge is None or self.discriminator is None or not self.discriminator_optimiser:
             return
         objective = self.config.objective
         self.discriminator.requires_grad_(True)
@@ -231,7 +231,7 @@ class Training:
             "g_feat": objective.lambda_feat,
             "g_vgg": objective.lambda_vgg,
         }
-        if self.discriminator:
+        if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
         self.generator_optimiser.zero_grad(set_to_none=True)
         for number, ((source, target), picture) in enumerate(zip(pairs, drawn, strict=True)):
@@ -256,7 +256,7 @@ class Training:
             losses["g_l2"] = functional.mse_loss(drawn, target)
         if self._perceptual:
             losses["g_vgg"] = self._perceptual(drawn, target)
-        if self.discriminator:
+        if self.discriminator is not None:
             with self._autocast():
                 fake = self.discriminator(source, drawn, with_features=True)
             losses["g_gan"] = generator_loss(fake[-1].to(source.dtype), objective.gan_mode)
