@@ -34,7 +34,7 @@ from runtime.engines import ENGINES
 from runtime.errors import SinkError, UserError
 from runtime.files import write_text
 from runtime.sinks import Sink, open_sink
-from runtime.synthetic import SyntheticSource
+from runtime.sources.synthetic import SyntheticSource
 
 BUILTIN = "builtin"
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")

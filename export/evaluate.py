@@ -28,7 +28,7 @@ from export.verify import Draw, Image, Size
 from runtime.errors import ModelError, SourceError
 from runtime.frame import resized
 from runtime.images import IMAGE_SUFFIXES
-from runtime.sources import VideoSource
+from runtime.sources.video import VideoSource
 from runtime.translator import Translator
 from trainer.data import Pairs, open_pairs
 from trainer.distributions import ENOUGH_PICTURES, Inception, SeenByInception

@@ -20,7 +20,8 @@ Image: TypeAlias = NDArray[np.uint8]
 class Frame:
     """A picture with its place in the stream.
 
-    Whoever receives a frame owns its array: a source never writes into it again.
+    Whoever receives a frame owns its array for as long as it holds it: the memory is used again
+    only when nobody refers to the array, or to a view of it, any more (`runtime.buffers`).
     """
 
     image: Image
@@ -33,6 +34,24 @@ class Frame:
     """How long the source worked (or waited) to get it."""
     name: str = ""
     """The file name that an image came from; empty for a stream."""
+
+
+@dataclass(slots=True)
+class Translated(Frame):
+    """A translated frame; `image` is what to show: the translation, or a view made of it."""
+
+    translated: Image | None = None
+    """The translation alone: uint8 [H, W, 3], BGR."""
+    original: Image | None = None
+    """The frame as the source gave it, or the part of it that was translated; of the same size
+    as `translated`."""
+    in_ms: float = 0.0
+    infer_ms: float = 0.0
+    out_ms: float = 0.0
+    source: str = ""
+    """Name of the source that it came from, where there are several."""
+    note: str = ""
+    """What the viewer must know, such as a camera that is being opened again; else empty."""
 
 
 def check_image(image: Any) -> Image:
@@ -60,6 +79,27 @@ def check_image(image: Any) -> Image:
             "use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) for grey, COLOR_BGRA2BGR for alpha",
         )
     return image
+
+
+def as_bgr(image: NDArray[np.uint8], into: Image | None = None) -> Image:
+    """Bring what cameras and decoders give, grey and four channels too, to the one shape.
+
+    Args:
+        image: uint8 [H, W], [H, W, 1], [H, W, 3] BGR or [H, W, 4] BGRA.
+        into: uint8 [H, W, 3] to write to where something has to be converted; None: a new array.
+
+    Returns:
+        uint8 [H, W, 3], BGR; `image` itself when it has three channels.
+
+    Raises:
+        FrameError: something else.
+    """
+    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if channels in (1, 4) and image.dtype == np.uint8 and 0 not in image.shape:
+        code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
+        converted: Image = cv2.cvtColor(image, code, dst=into)
+        return converted
+    return check_image(image)
 
 
 def resized(image: Image, size_px: tuple[int, int], into: Image | None = None) -> Image:

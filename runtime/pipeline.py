@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from runtime.frame import Frame, Image
+from runtime.frame import Frame, Translated
 from runtime.mailbox import BoundedQueue, Ended, Mailbox
 from runtime.sinks import Sink
 from runtime.sources import Source, open_source
@@ -28,17 +27,6 @@ _QUEUE_CAPACITY = 2
 _LOOK_UP_EVERY_S = 0.1
 """How soon a run that waits for a frame sees that it is to stop."""
 _JOIN_SOURCE_S = 2.0
-
-
-@dataclass(slots=True)
-class Translated(Frame):
-    """A translated frame; `image` is what to show."""
-
-    original: Image | None = None
-    """The frame as the source gave it: uint8 [H, W, 3], BGR."""
-    in_ms: float = 0.0
-    infer_ms: float = 0.0
-    out_ms: float = 0.0
 
 
 class Pipeline:

@@ -8,7 +8,7 @@ import cv2
 import pytest
 from onnx_models import write_negative
 
-from runtime.synthetic import SyntheticSource
+from runtime.sources.synthetic import SyntheticSource
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def clip(tmp_path_factory):
 
 
 def write_clip(path: Path, frames: int, fps: float, codec: str = "mp4v") -> Path:
-    """Write a video of numbered pictures (`runtime.synthetic.index_in` reads the numbers)."""
+    """Write a video of numbered pictures: `runtime.sources.synthetic.index_in` reads them."""
     source = SyntheticSource((96, 208), frames=frames)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (208, 96))
     while (frame := source.read()) is not None:

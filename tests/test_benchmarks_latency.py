@@ -21,7 +21,7 @@ from benchmarks.models import models_in, newest_exported, short_names
 from runtime.artifact import ArtifactMeta
 from runtime.errors import ModelError, SourceError
 from runtime.sinks import NoSink
-from runtime.synthetic import index_in
+from runtime.sources.synthetic import index_in
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPT = REPOSITORY / "benchmarks" / "latency.py"

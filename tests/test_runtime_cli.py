@@ -17,7 +17,7 @@ from conftest import decoded
 from onnx_models import write_float_image_model, write_negative
 
 from runtime.cli import _stopped_by_signals, live, one_line_errors
-from runtime.synthetic import index_in
+from runtime.sources.synthetic import index_in
 
 REPOSITORY = Path(__file__).parent.parent
 DRIVE = REPOSITORY.parent / "shared" / "data" / "video" / "solidWhiteRight.mp4"

@@ -13,7 +13,7 @@ from runtime.frame import Frame
 from runtime.pipeline import Pipeline
 from runtime.sinks import NoSink, open_sink
 from runtime.sources import open_source
-from runtime.synthetic import SyntheticSource, index_in
+from runtime.sources.synthetic import SyntheticSource, index_in
 
 SIZE_PX = (48, 104)
 

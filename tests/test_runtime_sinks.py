@@ -13,10 +13,11 @@ from conftest import decoded
 
 from runtime.errors import SinkError, UserError
 from runtime.frame import Frame
-from runtime.frame_rate import nearest_rate
-from runtime.sinks import DisplaySink, open_sink
+from runtime.sinks import open_sink
+from runtime.sinks.frame_rate import nearest_rate
+from runtime.sinks.window import DisplaySink
 from runtime.sources import open_source
-from runtime.synthetic import SyntheticSource, index_in
+from runtime.sources.synthetic import SyntheticSource, index_in
 
 SUFFIXES = [".mp4", ".avi", ".mkv"]
 
@@ -111,7 +112,7 @@ WRITE_UNDER_A_LIMIT = """
 import sys
 from runtime.errors import UserError
 from runtime.sinks import open_sink
-from runtime.synthetic import SyntheticSource
+from runtime.sources.synthetic import SyntheticSource
 source = SyntheticSource((96, 208), frames=90)
 sink = open_sink(sys.argv[1], fps=25)
 try:
@@ -212,7 +213,7 @@ def test_q_escape_or_the_close_button_end_a_window(monkeypatch, key, visible):
     """OpenCV's window functions are replaced: a machine that runs tests has no screen."""
     keys = iter([-1, key])
     shown = []
-    monkeypatch.setattr("runtime.sinks._check_screen", lambda: None)
+    monkeypatch.setattr("runtime.sinks.window._check_screen", lambda: None)
     for name in ("namedWindow", "resizeWindow", "destroyWindow"):
         monkeypatch.setattr(cv2, name, lambda *_: None)
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))

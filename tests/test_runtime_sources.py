@@ -8,7 +8,7 @@ from conftest import write_clip
 from runtime.errors import SourceError
 from runtime.images import natural_key
 from runtime.sources import open_source
-from runtime.synthetic import index_in
+from runtime.sources.synthetic import index_in
 
 
 def frames_of(source):

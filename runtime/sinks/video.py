@@ -14,8 +14,8 @@ import numpy as np
 from runtime.errors import SinkError
 from runtime.files import written_whole
 from runtime.frame import Frame
-from runtime.frame_rate import nearest_rate, store_rate
 from runtime.quiet import quiet_opencv
+from runtime.sinks.frame_rate import nearest_rate, store_rate
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv")
 DEFAULT_FPS = 25.0
