@@ -1,4 +1,4 @@
-"""A model, whatever its form, measured on held-out pairs or on a video, beside trivial ones."""
+"""A model, whatever its form, opened and measured: on held-out pairs here, beside trivial ones."""
 
 from __future__ import annotations
 
@@ -15,32 +15,24 @@ from export.eval_report import (
     Evaluation,
     Example,
     PairsRow,
-    VideoRow,
     best_median_worst,
-    change_example,
     pair_example,
 )
+from export.evaluate_video import evaluate_video, is_video, open_video
 from export.gate_images import spread
 from export.norm_stats import BATCH, RUNNING, choose_norm_stats, with_batch_statistics
 from export.subjects import torch_draws
 from export.ui import Ui
 from export.verify import Draw, Image, Size
 from runtime.errors import ModelError, SourceError
-from runtime.frame import resized
-from runtime.images import IMAGE_SUFFIXES
-from runtime.sources.video import VideoSource
 from runtime.translator import Translator
 from trainer.data import Pairs, open_pairs
 from trainer.distributions import ENOUGH_PICTURES, Inception, SeenByInception
 from trainer.errors import DataError
-from trainer.flicker import Change, change_between, flicker_of, still_pixels
 from trainer.metrics import Quality, gradient_energy, mean_quality, ms_ssim_of, quality_of
 from trainer.perceptual_distance import PerceptualDistance
 from trainer.wasserstein import COARSEST_PX, sliced_wasserstein
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
-VIDEO_FRAMES = 200
-"""Of a video, where no count is asked for."""
 KEPT_BYTES = 512 << 20
 """Of each set of pictures that is compared as a whole; beyond it, a part spread over all."""
 COMPARED_MODES = 24
@@ -58,7 +50,8 @@ class EvalSettings:
     task: str | None = None
     """What the inputs are, see `TrainConfig.task`; None: as trained, else pairs."""
     count: int | None = None
-    """At most so many pairs or frames; None: all pairs, `VIDEO_FRAMES` frames."""
+    """At most so many pairs or frames; None: all pairs, or as many frames as
+    `evaluate_video` takes."""
     norm_stats: str | None = None
     """`running` or `batch`, of BatchNorm; None: as it would be exported."""
     lpips_weights: Path | None = None
@@ -80,18 +73,36 @@ def evaluate_model(model: Path, data: str, settings: EvalSettings, ui: Ui) -> Ev
         ModelError, CheckpointError, DataError, SourceError: what was named is not there, damaged,
             or does not go with the rest.
     """
-    is_video = Path(data).is_file() or (
-        Path(data).suffix.lower() in VIDEO_SUFFIXES and not Path(data).is_dir()
-    )
-    if is_video:
-        _refuse_for_video(data, settings)
     with ExitStack() as stack:
-        if is_video:
-            video = stack.enter_context(closing(VideoSource(_existing(Path(data)))))
+        if is_video(data):
+            _refuse_for_video(data, settings)
+            video = stack.enter_context(closing(open_video(Path(data))))
             opened = _open(model, settings, stack, ui)
-            return _evaluate_video(opened, video, Path(data), settings, ui)
-        opened = _open(model, settings, stack, ui)
-        return _evaluate_pairs(opened, data, settings, ui)
+            return evaluate_video(
+                video,
+                Path(data),
+                name=opened.name,
+                draw=opened.draw,
+                size_px=opened.size_px,
+                count=settings.count,
+                ui=ui,
+            )
+        return _evaluate_pairs(_open(model, settings, stack, ui), data, settings, ui)
+
+
+def _refuse_for_video(data: str, settings: EvalSettings) -> None:
+    for flag, value in (
+        ("--direction", settings.direction),
+        ("--task", settings.task),
+        ("--lpips-weights", settings.lpips_weights),
+        ("--inception", settings.inception),
+    ):
+        if value is not None:
+            raise SourceError(
+                f"{flag} with {data}, which is a video",
+                "pairs, which have a target to compare with",
+                f"leave {flag} out, or name a folder of pairs",
+            )
 
 
 # ------------------------------------------------------------------------------------ the model
@@ -318,116 +329,3 @@ def _pair_examples(draw: Draw, pairs: Pairs, size_px: int, l1: Sequence[float]) 
         title = f"{word}: {pairs.name(index)}, L1 {l1[index]:.2f} grey levels"
         examples.append(pair_example(title, source, draw(source), target))
     return examples
-
-
-# ----------------------------------------------------------------------------------- on a video
-
-
-def _evaluate_video(
-    opened: _Opened, video: VideoSource, path: Path, settings: EvalSettings, ui: Ui
-) -> Evaluation:
-    size_px = opened.size_px
-    wanted = settings.count or VIDEO_FRAMES
-    if wanted < 2:
-        raise SourceError(
-            f"--count {wanted} with {path}", "2 frames or more: flicker is change", "raise --count"
-        )
-    known = min(wanted, video.frame_count or wanted)
-    ui.say(f"{video.description}; the first {known} frames, {size_px[1]}x{size_px[0]}")
-    changes: list[Change] = []
-    before: tuple[Image, Image] | None = None
-    for _ in ui.track(range(known), "drawing and comparing"):
-        frame = video.read()
-        if frame is None:
-            break
-        now = _drawn(opened, frame.image)
-        if before is not None:
-            changes.append(change_between((before[0], now[0]), (before[1], now[1])))
-        before = now
-    if video.warning:
-        ui.say(video.warning)
-    if not changes:
-        raise SourceError(
-            f"{path} holds one frame", "2 or more: flicker is change", "name another video"
-        )
-    found = flicker_of(changes)
-    rows = {
-        "model": VideoRow(found.flicker, found.still_share, found.changes),
-        "identity": VideoRow(found.input_change, found.still_share, found.changes),
-    }
-    notes = []
-    if found.flicker is None:
-        notes.append("Nothing in this video stands still: its flicker cannot be measured.")
-    elif found.still_share < 0.1:
-        notes.append(
-            f"Only {100 * found.still_share:.1f} % of the pixels stand still: a video of a fixed "
-            "camera says more."
-        )
-    return Evaluation(
-        opened.name,
-        f"{video.description}; {found.changes + 1} frames, {size_px[1]}x{size_px[0]}",
-        rows,
-        notes,
-        _video_examples(opened, path, changes),
-    )
-
-
-def _drawn(opened: _Opened, image: Image) -> tuple[Image, Image]:
-    """(input, output) at the size that the model works at."""
-    frame = resized(image, opened.size_px)
-    return frame, opened.draw(frame)
-
-
-def _video_examples(opened: _Opened, path: Path, changes: Sequence[Change]) -> list[Example]:
-    """The steadiest, the median and the worst change; the video is read once more for them."""
-    measured = [(number, c.flicker) for number, c in enumerate(changes) if c.flicker is not None]
-    if not measured:
-        return []
-    chosen = best_median_worst([flicker for _, flicker in measured])
-    titles = {
-        number: f"{word}: frame {number + 1}, flicker {flicker:.2f} grey levels"
-        for word, (number, flicker) in ((word, measured[place]) for word, place in chosen)
-    }
-    examples: dict[int, Example] = {}
-    before: Image | None = None
-    with closing(VideoSource(path)) as video:
-        for number in range(-1, max(titles) + 1):  # change 0 leads from frame 0 to frame 1
-            frame = video.read()
-            if frame is None:
-                break
-            if before is not None and number in titles:
-                (source_before, drawn_before) = _drawn(opened, before)
-                source, drawn = _drawn(opened, frame.image)
-                still = still_pixels(source_before, source)
-                examples[number] = change_example(
-                    titles[number], source, (drawn_before, drawn), still
-                )
-            before = frame.image
-    return [examples[number] for number in titles if number in examples]
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise SourceError(f"no such video: {path}", "a video file", "check the name")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise SourceError(
-            f"{path} is one picture",
-            "a folder of pairs, a video file, or scenes",
-            "name the folder that it is in",
-        )
-    return path
-
-
-def _refuse_for_video(data: str, settings: EvalSettings) -> None:
-    for flag, value in (
-        ("--direction", settings.direction),
-        ("--task", settings.task),
-        ("--lpips-weights", settings.lpips_weights),
-        ("--inception", settings.inception),
-    ):
-        if value is not None:
-            raise SourceError(
-                f"{flag} with {data}, which is a video",
-                "pairs, which have a target to compare with",
-                f"leave {flag} out, or name a folder of pairs",
-            )

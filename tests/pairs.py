@@ -24,6 +24,13 @@ def write_side_by_side(folder: Path, count: int, height: int = 64, width: int = 
     return folder
 
 
+def write_training_pairs(root: Path, train: int, held_out: int) -> Path:
+    """`train/` and `val/` in `root` with so many side-by-side pairs of 128 pixels."""
+    write_side_by_side(root / "train", train, 128, 128)
+    write_side_by_side(root / "val", held_out, 128, 128)
+    return root
+
+
 def write_two_folders(
     folder: Path,
     count: int,

@@ -81,6 +81,13 @@ def test_a_lonely_picture_is_refused_by_name_and_nothing_is_written(folders):
     assert not out.exists()
 
 
+def test_two_pictures_of_one_name_in_a_folder_are_told(folders):
+    a, b, out = folders
+    cv2.imwrite(str(b / "two.bmp"), picture(200))
+    assert f"two.bmp and two.png in {b}" in refused(pairs, "combine", a, b, out)
+    assert not out.exists()
+
+
 def test_lonely_pictures_are_left_out_when_asked(folders):
     a, b, out = folders
     (a / "one.png").unlink()

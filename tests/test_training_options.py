@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from vgg_weights import random_vgg
 
 from trainer.checkpoint import load_generator, load_training
 from trainer.cli import train
+from trainer.compiler import check_compiler
 from trainer.config import (
     GENERATORS,
     DiscriminatorConfig,
@@ -24,6 +24,7 @@ from trainer.config import (
     TrainConfig,
 )
 from trainer.data import open_data
+from trainer.errors import ConfigError
 from trainer.loop import fit, other_statistics
 from trainer.training import Training
 
@@ -41,14 +42,6 @@ TINY = (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pairs")
-    write_side_by_side(root / "train", 8, 128, 128)
-    write_side_by_side(root / "val", 3, 128, 128)
-    return root
 
 
 def terms_of(run):
@@ -71,44 +64,57 @@ def terms_of(run):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_options_train_and_their_terms_are_told(data, tmp_path, options, terms):
+def test_options_train_and_their_terms_are_told(training_pairs, tmp_path, options, terms):
     out = tmp_path / "run"
-    done(train, data, *TINY, *options, "--steps", "2", "--out", out)
+    done(train, training_pairs, *TINY, *options, "--steps", "2", "--out", out)
     assert terms_of(out) == {"g_gan", "g_l1", "d_loss"} | terms
     assert load_training(out).step == 2
 
 
 @pytest.mark.slow
-def test_the_perceptual_distance_is_a_term_when_its_weights_are_given(data, tmp_path):
+def test_the_perceptual_distance_is_a_term_when_its_weights_are_given(training_pairs, tmp_path):
     weights = tmp_path / "vgg19.pth"
     torch.save(random_vgg(), weights)
     out = tmp_path / "run"
     given = ("--lambda-vgg", "10", "--vgg-weights", weights)
-    done(train, data, *TINY, *given, "--steps", "1", "--out", out)
+    done(train, training_pairs, *TINY, *given, "--steps", "1", "--out", out)
     assert "g_vgg" in terms_of(out)
-    line = refused(train, data, *TINY, "--lambda-vgg", "10", "--out", tmp_path / "other")
+    line = refused(train, training_pairs, *TINY, "--lambda-vgg", "10", "--out", tmp_path / "other")
     assert "--vgg-weights" in line
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_networks_learn_what_plain_ones_learn(data, tmp_path):
+def test_compiled_networks_learn_what_plain_ones_learn(training_pairs, tmp_path):
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     settings = (*TINY, "--no-dropout", "--steps", "2", "--out")
-    done(train, data, *settings, plain)
-    done(train, data, "--compile", *settings, compiled)
+    try:
+        check_compiler()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    done(train, training_pairs, *settings, plain)
+    done(train, training_pairs, "--compile", *settings, compiled)
     ours, theirs = (load_training(run).networks["generator"] for run in (plain, compiled))
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-3, msg=name)
 
 
+def test_without_a_compiler_the_option_that_needs_one_is_refused(
+    training_pairs, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = refused(train, training_pairs, *TINY, "--compile", "--out", tmp_path / "run")
+    assert "--compile without a C++ compiler" in line
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder_decoder", "dense_unet", "mobilenet_unet"])
-def test_every_generator_trains(data, tmp_path, name):
+def test_every_generator_trains(training_pairs, tmp_path, name):
     out = tmp_path / "run"
     size = "256" if name == "encoder_decoder" else "64"
     settings = ("--netG", name, "--ngf", "8", "--ndf", "4", "--batch-size", "2", "--steps", "1")
-    done(train, data, *settings, "--crop-size", size, "--out", out)
+    done(train, training_pairs, *settings, "--crop-size", size, "--out", out)
     assert load_generator(out)[1].config.name == name
 
 
@@ -147,24 +153,24 @@ def test_accumulated_batches_are_drawn_with_the_same_noise_for_both_networks():
     assert not torch.equal(drawn[0], drawn[1]), "but each batch has its own"
 
 
-def test_patience_ends_a_run_that_is_no_better(data, tmp_path):
+def test_patience_ends_a_run_that_is_no_better(training_pairs, tmp_path):
     out = tmp_path / "run"
     settings = (*TINY, "--lr", "1e-9", "--patience", "2", "--epochs", "50")
-    told = done(train, data, *settings, "--out", out)
+    told = done(train, training_pairs, *settings, "--out", out)
     assert "no better for 2 epochs" in told
     assert load_training(out).step < 50 * 4
 
 
-def test_the_user_is_told_when_running_statistics_are_not_true(data):
+def test_the_user_is_told_when_running_statistics_are_not_true(training_pairs):
     config = TrainConfig(
-        data=str(data),
+        data=str(training_pairs),
         generator=GeneratorConfig("unet_128", ngf=4, dropout=0),
         objective=ObjectiveConfig(gan_mode="none"),
         crop_size=128,
         lr=5e-3,
         ema_decay=0,
     )
-    split = open_data(str(data), "AtoB")
+    split = open_data(str(training_pairs), "AtoB")
     training = Training(config, 10_000, torch.device("cpu"))
     for module in training.generator.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -185,9 +191,9 @@ def test_the_user_is_told_when_running_statistics_are_not_true(data):
     assert not training.average.training
 
 
-def test_a_collapsed_generator_is_remarked(data, tmp_path):
+def test_a_collapsed_generator_is_remarked(training_pairs, tmp_path):
     config = TrainConfig(
-        data=str(data),
+        data=str(training_pairs),
         generator=GeneratorConfig("unet_128", ngf=2),
         objective=ObjectiveConfig(gan_mode="none"),
         crop_size=128,
@@ -201,7 +207,7 @@ def test_a_collapsed_generator_is_remarked(data, tmp_path):
     with torch.no_grad():
         for weights in (*training.generator.parameters(), *training.average.parameters()):
             weights.zero_()
-    split = open_data(str(data), "AtoB")
+    split = open_data(str(training_pairs), "AtoB")
     remarks = [r for p in fit(training, split, tmp_path / "run") for r in p.remarks]
     assert any("has collapsed" in remark for remark in remarks), remarks
 
@@ -259,13 +265,13 @@ def test_one_damaged_pair_among_many_is_named_and_left_out(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_contradictions_are_refused(data, tmp_path, options, told):
+def test_contradictions_are_refused(training_pairs, tmp_path, options, told):
     out = tmp_path / "run"
-    assert told in refused(train, data, *TINY, *options, "--steps", "1", "--out", out)
+    assert told in refused(train, training_pairs, *TINY, *options, "--steps", "1", "--out", out)
     assert not out.exists()
 
 
-def test_a_patch_that_does_not_exist_is_refused(data):
-    result = typed(train, data, "--patch", "33")
+def test_a_patch_that_does_not_exist_is_refused(training_pairs):
+    result = typed(train, training_pairs, "--patch", "33")
     assert result.exit_code == 2
     assert "'1', '16', '70', '286'" in result.output

@@ -37,14 +37,6 @@ TINY = (
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pairs")
-    write_side_by_side(root / "train", 8, 128, 128)
-    write_side_by_side(root / "val", 3, 128, 128)
-    return root
-
-
 def assert_same_weights(one, other):
     ours, theirs = load_training(one), load_training(other)
     assert ours.step == theirs.step
@@ -70,13 +62,18 @@ def assert_same_weights(one, other):
     ],
     ids=["default", "wgangp-accumulated", "no-gan-channels-last", "fp16"],
 )
-def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uncut_one(data, tmp_path, extra):
+def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uncut_one(
+    training_pairs, tmp_path, extra
+):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done(train, data, *TINY, *extra, "--steps", "5", "--out", whole)
+    done(train, training_pairs, *TINY, *extra, "--steps", "5", "--out", whole)
     config = load_training(whole).config
     stop = threading.Event()
     for progress in fit(
-        Training(config, 5, torch.device("cpu")), open_data(str(data), "AtoB"), cut, stop=stop
+        Training(config, 5, torch.device("cpu")),
+        open_data(str(training_pairs), "AtoB"),
+        cut,
+        stop=stop,
     ):
         if progress.step == 2:
             stop.set()
@@ -89,9 +86,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uncut_one(data, t
 
 
 @pytest.mark.parametrize("write", [3, 4], ids=["generator", "training"])
-def test_a_run_killed_in_the_middle_of_writing_goes_on_from_the_save_before(data, tmp_path, write):
+def test_a_run_killed_in_the_middle_of_writing_goes_on_from_the_save_before(
+    training_pairs, tmp_path, write
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    arguments = [str(data), *TINY, "--steps", "6", "--out"]
+    arguments = [str(training_pairs), *TINY, "--steps", "6", "--out"]
     done(train, *arguments, whole)
     script = (
         "import os, signal, sys\n"
@@ -125,29 +124,29 @@ def test_a_run_killed_in_the_middle_of_writing_goes_on_from_the_save_before(data
     assert not list(killed.glob(".*.part*"))
 
 
-def test_more_steps_are_counted_from_the_start(data, tmp_path):
+def test_more_steps_are_counted_from_the_start(training_pairs, tmp_path):
     out = tmp_path / "run"
-    done(train, data, *TINY, "--steps", "2", "--out", out)
+    done(train, training_pairs, *TINY, "--steps", "2", "--out", out)
     done(train, "--resume", out, "--steps", "3")
     assert load_training(out).step == 3
     assert "count from the start" in refused(train, "--resume", out, "--steps", "3")
 
 
-def test_a_resumed_run_keeps_its_settings_and_its_data(data, tmp_path):
+def test_a_resumed_run_keeps_its_settings_and_its_data(training_pairs, tmp_path):
     out = tmp_path / "run"
     own = write_side_by_side(tmp_path / "own", 12, 128, 128)
     done(train, own, *TINY, "--steps", "1", "--out", out)
-    assert "lr together with --resume" in refused(train, "--resume", out, "--lr", "1")
-    assert "name together with --resume" in refused(
+    assert "--lr together with --resume" in refused(train, "--resume", out, "--lr", "1")
+    assert "--netG together with --resume" in refused(
         train, "--resume", out, "--netG", "unet_256", "--steps", "2"
     )
     (own / "000.png").unlink()
     assert "pairs to train on" in refused(train, "--resume", out, "--steps", "2")
 
 
-def test_a_resume_from_weights_of_another_network_is_refused(data, tmp_path):
+def test_a_resume_from_weights_of_another_network_is_refused(training_pairs, tmp_path):
     out = tmp_path / "run"
-    done(train, data, *TINY, "--steps", "1", "--out", out)
+    done(train, training_pairs, *TINY, "--steps", "1", "--out", out)
     state = load_training(out)
     config = replace(state.config, generator=replace(state.config.generator, ngf=8))
     save_training(out / "training.safetensors", replace(state, config=config))
@@ -156,10 +155,10 @@ def test_a_resume_from_weights_of_another_network_is_refused(data, tmp_path):
     assert (out / "training.safetensors").read_bytes() == before
 
 
-def test_weights_of_another_network_are_refused(data, tmp_path):
+def test_weights_of_another_network_are_refused(training_pairs, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
-    done(train, data, *TINY, "--steps", "1", "--out", one)
-    done(train, data, *TINY, "--ngf", "2", "--steps", "1", "--out", other)
+    done(train, training_pairs, *TINY, "--steps", "1", "--out", one)
+    done(train, training_pairs, *TINY, "--ngf", "2", "--steps", "1", "--out", other)
     header = (other / "generator.safetensors").read_bytes()
     weights = (one / "generator.safetensors").read_bytes()
     length, other_length = (int.from_bytes(b[:8], "little") for b in (weights, header))

@@ -243,10 +243,10 @@ def _resume(
 ) -> tuple[Training, DataSplit, Path]:
     context = click.get_current_context()
     given = [
-        name
-        for name in options
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        and name not in RESUME_MAY_CHANGE
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in RESUME_MAY_CHANGE
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
     ]
     if given:
         raise ConfigError(

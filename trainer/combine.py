@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from trainer.data import SUFFIXES, Image, read_image
 from trainer.errors import ConfigError, DataError
 from trainer.files import write_whole
+from trainer.layouts import by_stem, pictures_in
 
 SPLITS = ("train", "val", "test")
 FORMATS = {"png": ".png", "jpg": ".jpg"}
@@ -126,44 +127,20 @@ def _find(
     joints: list[Joint] = []
     lonely: list[Path] = []
     for split in splits or [""]:
-        a, b = _by_stem(folder_a / split), _by_stem(folder_b / split)
+        a, b = by_stem(folder_a / split), by_stem(folder_b / split)
         joints += [Joint(a[s], b[s], out / split / f"{s}{suffix}") for s in sorted(a.keys() & b)]
         lonely += [(a.get(s) or b[s]) for s in sorted(a.keys() ^ b.keys())]
     if splits:  # a split that only B has, and pictures beside the splits, would be lost unsaid
         rest = [folder_b / name for name in SPLITS if name not in splits]
         for folder in [folder_a, folder_b, *rest]:
-            lonely += sorted(_by_stem(folder).values())
+            lonely += sorted(by_stem(folder).values())
     return joints, lonely
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in _pictures(folder):
-        if path.stem in found:
-            raise DataError(
-                f"{found[path.stem]} and {path} have the same name",
-                "one picture of each name",
-                "take one of them out",
-            )
-        found[path.stem] = path
-    return found
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if (
-                path.suffix.lower() in SUFFIXES
-                and not path.name.startswith(".")
-                and path.is_file()
-            ):
-                yield path
 
 
 def _check_out(joints: Sequence[Joint], out: Path, overwrite: bool) -> None:
     """Refuse a folder that holds pictures: old ones among new ones are found too late."""
     wanted = {joint.out for joint in joints}
-    there = [path for folder in ("", *SPLITS) for path in _pictures(out / folder)]
+    there = [path for folder in ("", *SPLITS) for path in pictures_in(out / folder)]
     others = [path for path in there if path not in wanted]
     if there and not overwrite:
         raise ConfigError(

@@ -104,7 +104,7 @@ def find_pairs_in(folder: Path) -> FoundPairs:
 def has_pairs(folder: Path) -> bool:
     """Whether a folder itself holds side-by-side pictures, or `A/` + `B/` with pictures."""
     places = [folder, folder / "A"] if (folder / "B").is_dir() else [folder]
-    return any(place.is_dir() and pictures_in(place) for place in places)
+    return any(pictures_in(place) for place in places)
 
 
 def find_train_and_held_out(folder: Path) -> tuple[FoundPairs, FoundPairs | None]:
@@ -164,7 +164,7 @@ def _pairs_in(folder: Path) -> FoundPairs | None:
 def _two_folders(folder_a: Path, folder_b: Path, by_order: bool = False) -> FoundPairs | None:
     if not (folder_a.is_dir() and folder_b.is_dir()):
         return None
-    a, b = _by_stem(folder_a), _by_stem(folder_b)
+    a, b = by_stem(folder_a), by_stem(folder_b)
     if not a and not b:
         if any((folder_a / phase).is_dir() for phase in ("train", *HELD_OUT_NAMES)):
             return None  # A/train/ + B/train/, which are looked at elsewhere
@@ -222,19 +222,6 @@ def _common_ending(stems: dict[str, Path]) -> str:
     ending = "".join(letters[0] for letters in same)[::-1]
     starts = [ending.find(separator) for separator in "_-. " if separator in ending]
     return ending[min(starts) :] if starts else ""
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in pictures_in(folder):
-        if path.stem in by_stem:
-            raise DataError(
-                f"{by_stem[path.stem].name} and {path.name} in {folder}",
-                "one picture of each name, since pairs are found by name",
-                "take one of them out",
-            )
-        by_stem[path.stem] = path
-    return by_stem
 
 
 def _partner_of(folder: Path) -> Path | None:
@@ -351,8 +338,31 @@ def photos_in(folder: Path, without: Path | None = None) -> FoundPhotos:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures right in a folder, sorted; hidden ones (`._1.jpg` of macOS) are left out."""
+    """The pictures right in a folder, sorted; hidden ones (`._1.jpg` of macOS) are left out.
+
+    Empty where there is no such folder.
+    """
+    if not folder.is_dir():
+        return []
     return sorted(path for path in folder.iterdir() if _is_picture(path))
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures right in a folder by their names without the suffix, sorted.
+
+    Raises:
+        DataError: two pictures of one name, such as 1.jpg and 1.png.
+    """
+    found: dict[str, Path] = {}
+    for path in pictures_in(folder):
+        if path.stem in found:
+            raise DataError(
+                f"{found[path.stem].name} and {path.name} in {folder}",
+                "one picture of each name, since pairs are found by name",
+                "take one of them out",
+            )
+        found[path.stem] = path
+    return found
 
 
 def _is_picture(path: Path) -> bool:

@@ -33,6 +33,8 @@ from trainer.training import Training
 
 GRID_ROWS = 4
 JUDGED_BOTH_WAYS = 24
+WATCHED = 64
+"""Held-out pictures that tell whether the generator has collapsed."""
 FIRST_LOOK = 16
 MOST_SCENES = 10_000
 """Drawn scenes have no end: the first look is taken among so many."""
@@ -197,14 +199,19 @@ def _end_epoch(
     drawn: list[NDArray[np.uint8]] = []
     targets: list[NDArray[np.uint8]] = []
     rows: list[tuple[NDArray[np.uint8], ...]] = []
-    shown = set(np.linspace(0, len(held_out) - 1, GRID_ROWS, dtype=int).tolist())
+    shown, watched = (
+        set(np.linspace(0, len(held_out) - 1, count, dtype=int).tolist())
+        for count in (GRID_ROWS, WATCHED)
+    )
     for index in range(len(held_out)):
         source, target = held_out.pair(index, size_px)
-        drawn.append(training.draw(source))
-        targets.append(target)
-        qualities.append(quality_of(drawn[-1], target))
+        picture = training.draw(source)
+        qualities.append(quality_of(picture, target))
         if index in shown:
-            rows.append((source, drawn[-1], target))
+            rows.append((source, picture, target))
+        if index in watched:
+            drawn.append(picture)
+            targets.append(target)
     quality = mean_quality(qualities)
     remarks = training.watch.epoch(training.step, drawn, targets)
     training.patience.told(quality.l1)

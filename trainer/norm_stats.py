@@ -11,17 +11,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def still_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """Forward passes that leave the running statistics as they are."""
+def _momentum(network: nn.Module, momentum: float) -> Iterator[list[_BatchNorm]]:
+    """Forward passes in which running statistics move by `momentum` to those of the batch."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [norm.momentum for norm in norms]
     try:
         for norm in norms:
-            norm.momentum = 0.0
+            norm.momentum = momentum
         yield norms
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, value in zip(norms, before, strict=True):
+            norm.momentum = value
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Forward passes that leave the running statistics as they are."""
+    with _momentum(network, 0.0) as norms:
+        yield norms
 
 
 @contextmanager
@@ -43,14 +50,9 @@ def measure_statistics(network: nn.Module, pictures: Tensor) -> None:
     Each layer sees what the layers before it, normalised so, make of them.
     """
     was_training = network.training
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    before = [norm.momentum for norm in norms]
     network.train()
-    for norm in norms:
-        norm.momentum = 1.0
-    network(pictures)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+    with _momentum(network, 1.0):
+        network(pictures)
     network.train(was_training)
 
 

@@ -65,9 +65,6 @@ class Team:
         return told.item()
 
 
-ALONE = Team(0, 1, torch.device("cpu"))
-
-
 @contextmanager
 def joined_team(device: torch.device) -> Iterator[Team]:
     """The team that `torchrun` announces in the environment; a team of one without it.

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.batches import to_unit_range
 from trainer.checkpoint import TrainingState
+from trainer.compiler import check_compiler
 from trainer.config import ObjectiveConfig, TrainConfig
 from trainer.discriminators import PatchDiscriminator, build_discriminator
 from trainer.errors import CheckpointError, TrainerError
@@ -28,6 +29,7 @@ from trainer.losses import (
     generator_loss,
     gradient_penalty,
 )
+from trainer.noise import noise_seed, random_state, set_random_state
 from trainer.norm_stats import fix_statistics, measure_statistics, still_statistics
 from trainer.parallel import Team
 from trainer.perceptual import Perceptual
@@ -43,6 +45,8 @@ class Training:
     def __init__(
         self, config: TrainConfig, total_steps: int, device: torch.device, team: Team | None = None
     ) -> None:
+        if config.compile:
+            check_compiler()
         torch.manual_seed(config.seed)
         shape = config.generator
         self.config = config
@@ -76,7 +80,7 @@ class Training:
         self._generate = self._made_ready(self.generator)
         self._judge = None if self.discriminator is None else self._made_ready(self.discriminator)
         # The processes draw different noise, from the same weights.
-        torch.manual_seed(_noise_seed(config.seed, self.team.rank))
+        torch.manual_seed(noise_seed(config.seed, self.team.rank))
 
     @classmethod
     def resumed(
@@ -115,7 +119,7 @@ class Training:
         if self.team.world == 1:
             torch.set_rng_state(state.random)
         else:  # one file, many processes: fresh noise for each of them
-            torch.manual_seed(_noise_seed(state.config.seed, self.team.rank) + state.step)
+            torch.manual_seed(noise_seed(state.config.seed, self.team.rank) + state.step)
         return self
 
     def state(self) -> TrainingState:
@@ -146,8 +150,13 @@ class Training:
         Args:
             pictures: uint8 [N, 6, H, W], pairs of the training data, RGB.
         """
-        source, _ = to_unit_range(pictures, self.device, channels_last=self._channels_last)
+        source, _ = to_unit_range(pictures, self.device, self._dtype, self._channels_last)
+        noise = random_state(self.device)
+        # Every process has to find the same: with the dropout of the first one, which draws on.
+        torch.manual_seed(noise_seed(self.config.seed, 0))
         measure_statistics(self.generator, source)
+        if not self.team.is_first:
+            set_random_state(noise, self.device)
         self.average.load_state_dict(self.generator.state_dict())
 
     # ------------------------------------------------------------------------- one step
@@ -165,23 +174,25 @@ class Training:
         Raises:
             TrainerError: a loss is no longer a number. The weights are then past saving.
         """
-        kind = next(self.generator.parameters()).dtype
-        pairs = [to_unit_range(batch, self.device, kind, self._channels_last) for batch in batches]
+        pairs = [
+            to_unit_range(batch, self.device, self._dtype, self._channels_last)
+            for batch in batches
+        ]
         self._set_learning_rate()
         self.generator.train()
         if self.config.fixed_stats:
             fix_statistics(self.generator)
         terms = dict.fromkeys(_terms(self.config.objective), torch.zeros((), device=self.device))
         mixes = self._mixes(pairs)
-        noise = _random_state(self.device)
+        noise = random_state(self.device) if len(pairs) > 1 else None
         with ExitStack() as stack:
-            if len(pairs) > 1:  # the graphs of all batches would not fit into memory: drawn twice
+            if noise:  # the graphs of all batches would not fit into memory: drawn twice
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(still_statistics(self.generator))
             drawn = [self._draw(source) for source, _ in pairs]
         self._update_discriminator(pairs, drawn, mixes, terms)
-        if len(pairs) > 1:
-            _set_random_state(noise, self.device)
+        if noise:
+            set_random_state(noise, self.device)
         self._update_generator(pairs, drawn, terms)
         self.scaler.update()
         self.step += 1
@@ -307,7 +318,7 @@ class Training:
             uint8 [H, W, 3], BGR.
         """
         rgb = torch.from_numpy(np.ascontiguousarray(source[..., ::-1].transpose(2, 0, 1)))
-        x = rgb[None].to(self.device).float() / 127.5 - 1.0
+        x = rgb[None].to(self.device).to(self._dtype) / 127.5 - 1.0
         levels = (self.average(x)[0] * 127.5 + 127.5).clamp(0, 255).round()
         drawn: NDArray[np.uint8] = levels.byte().permute(1, 2, 0).cpu().numpy()
         return np.ascontiguousarray(drawn[..., ::-1])
@@ -330,6 +341,12 @@ class Training:
                 yield
         else:
             yield
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the weights, and so of what goes into the networks."""
+        weights: Tensor = next(self.generator.parameters())
+        return weights.dtype
 
     def _autocast(self) -> torch.autocast:
         kind = AUTOCAST.get(self.config.precision)
@@ -386,19 +403,3 @@ def _as_laid_out_as_weights(optimiser: torch.optim.Optimizer) -> None:
         for name, value in slots.items():
             if value.shape == weights.shape:
                 slots[name] = torch.empty_like(weights).copy_(value)
-
-
-def _noise_seed(seed: int, rank: int) -> int:
-    """Of what a process draws while training: dropout, the gradient penalty's places."""
-    return seed + 1 + 1_000_003 * rank
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), cuda
-
-
-def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -33,6 +33,4 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
         return ResNetGenerator(RESNET_BLOCKS[name], *sizes, *layers, HALVINGS[name], upsample)
     if name == "dense_unet":
         return DenseUNet(HALVINGS[name], *sizes, *layers, upsample)
-    if name == "mobilenet_unet":
-        return MobileNetUNet(*sizes, *layers, upsample)
-    raise NotImplementedError(f"{name} is in trainer.config.GENERATORS and has no module")
+    return MobileNetUNet(*sizes, *layers, upsample)
