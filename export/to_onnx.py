@@ -146,7 +146,7 @@ def onnx_from_generator(
         # The exporter takes a size that is 1 while it traces for a fixed one.
         sides = [max(side, 2 * meta.size_multiple) for side in meta.frame_size_px]
         frames = torch.zeros((meta.batch, *sides, 3), dtype=torch.uint8)
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             wrapped,
             (frames,),
@@ -196,7 +196,7 @@ def _forget_the_machine(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's notes on optional packages and its own deprecations off the screen."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

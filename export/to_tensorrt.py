@@ -6,6 +6,7 @@ whose precision is what the ONNX says. Needs neither torch nor onnx.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import threading
 from collections import Counter
@@ -186,6 +187,7 @@ def engine_from_onnx(
             "profile": plan.profile,
             "seconds": build_s,
             "engine_bytes": plan.serialized.nbytes,
+            "engine_sha256": hashlib.sha256(plan.serialized).hexdigest(),
         },
         layers=[layer.to_dict() for layer in plan.layers],
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),

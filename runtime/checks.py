@@ -1,51 +1,19 @@
-"""The doctor's checks: one small function a thing, each answers on any machine."""
+"""The doctor's checks of the machine, the engines and the trainer.
+
+One small function a thing, each answers on any machine.
+"""
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 import shutil
-import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import machine
+from runtime.checking import ABSENT, MISSING, OK, Check
 
-OK, MISSING, ABSENT = "ok", "missing", "absent"
-
-_CAMERA_S = 15
 _LEAST_DISK_GIB = 3
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    state: str
-    """`ok`; `missing`: this machine could use it; `absent`: not here, and not needed here."""
-    found: str
-    """What is there, or why it does not work."""
-    mend: str = ""
-    """The line that mends it; empty where nothing is to be mended."""
-
-
-_DESCRIBE_OPENCV = """
-import re, cv2
-told = cv2.getBuildInformation()
-def has(name):
-    line = re.search(r"^\\s*" + name + r":\\s*(.+)$", told, re.MULTILINE)
-    return line is not None and line[1].strip().split()[0] not in ("NO", "NONE")
-gui = re.search(r"^\\s*GUI:\\s*(\\S+)", told, re.MULTILINE)
-names = ("GStreamer", "FFMPEG")
-window = "windows by " + gui[1] if gui and gui[1] != "NONE" else "no windows"
-print(cv2.__version__ + ", " + ", ".join(
-    ("with " if has(name) else "without ") + name.replace("MPEG", "mpeg") for name in names
-) + ", " + window)
-"""
 
 # An ONNX file of one Identity node, small enough to be written out here: the doctor tries the
 # CUDA provider without a model and without the onnx package.
@@ -161,6 +129,16 @@ def check_onnxruntime_cuda() -> Check:
     return Check(name, MISSING, told, "pip install 'onnxruntime-gpu[cuda,cudnn]'")
 
 
+def check_openvino() -> Check:
+    """OpenVINO, another engine for CPUs."""
+    version = machine.version_of("openvino")
+    if version is None:
+        told = "not needed: --engine openvino"
+        return Check("OpenVINO", ABSENT, told, "pip install 'pix2pix-edge[openvino]'")
+    works, told = machine.probe("import openvino")
+    return _library("OpenVINO", works, version if works else told, "pip install openvino")
+
+
 def check_tensorrt() -> Check:
     """Full TensorRT."""
     works, told = machine.probe("import tensorrt as t; t.Builder; print(t.__version__)")
@@ -208,85 +186,6 @@ def check_cuda_bindings() -> Check:
     )
 
 
-def check_opencv() -> Check:
-    """OpenCV, and what it was built with."""
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
-    installed = [name for name in names if machine.version_of(name)]
-    if len(installed) > 1:
-        return Check(
-            "OpenCV",
-            MISSING,
-            " and ".join(installed) + " are both installed, and overwrite each other's files",
-            f"pip uninstall -y {' '.join(installed)}, then pip install opencv-python",
-        )
-    works, told = machine.probe(_DESCRIBE_OPENCV)
-    if not works:
-        mend = "pip install opencv-python"
-        if "libGL" in told or "libgthread" in told or "libglib" in told:
-            mend = "sudo apt install libgl1 libglib2.0-0"
-        return Check("OpenCV", MISSING, told, mend)
-    if machine.jetson() and "without GStreamer" in told:
-        return Check(
-            "OpenCV",
-            MISSING,
-            f"{told}: no CSI camera",
-            "pip uninstall -y opencv-python, then sudo apt install python3-opencv, and make the "
-            "environment with python3 -m venv --system-site-packages .venv",
-        )
-    return Check("OpenCV", OK, told)
-
-
-def check_screen() -> Check:
-    """Whether a window can open."""
-    if sys.platform in ("win32", "darwin"):
-        return Check("screen", OK, "a desktop")
-    for variable in ("WAYLAND_DISPLAY", "DISPLAY"):
-        if value := os.environ.get(variable):
-            return Check("screen", OK, f"{variable}={value}")
-    return Check("screen", ABSENT, "no desktop session", "write to a file: --sink out.mp4")
-
-
-def check_cameras() -> list[Check]:
-    """Each camera: opened, and one frame read."""
-    nodes = sorted(
-        Path("/dev").glob("video[0-9]*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0)
-    )
-    if not nodes:
-        return [
-            Check(
-                "camera",
-                ABSENT,
-                "no /dev/video*",
-                "connect one, or try a file: --source clip.mp4",
-            )
-        ]
-    with ThreadPoolExecutor(4) as workers:
-        return list(workers.map(_check_camera, nodes))
-
-
-def _check_camera(node: Path) -> Check:
-    model = machine.read_text(f"/sys/class/video4linux/{node.name}/name")
-    told_model = f"{model}: " if model else ""
-    if machine.read_text(f"/sys/class/video4linux/{node.name}/index") not in ("", "0"):
-        return Check(str(node), ABSENT, f"{told_model}a second node of a camera, without pictures")
-    if not os.access(node, os.R_OK | os.W_OK):
-        return Check(
-            str(node),
-            MISSING,
-            f"{told_model}may not be opened by this user",
-            "sudo usermod -aG video $USER, and log in again",
-        )
-    works, told = machine.probe(
-        "from runtime.sources import open_source\n"
-        f"s = open_source({str(node)!r}); print(s.description); s.close()",
-        _CAMERA_S,
-    )
-    if works:
-        return Check(str(node), OK, told_model + told)
-    mend = "close the program that uses it, or try another USB port"
-    return Check(str(node), MISSING, told_model + told, mend)
-
-
 def check_torch() -> Check:
     """PyTorch, and whether it trains on the GPU."""
     version = machine.version_of("torch")
@@ -330,18 +229,3 @@ def check_matplotlib() -> Check:
 
 def _library(name: str, works: bool, told: str, mend: str) -> Check:
     return Check(name, OK, told) if works else Check(name, MISSING, told, mend)
-
-
-SECTIONS: dict[str, tuple[Callable[[], Check | list[Check]], ...]] = {
-    "machine": (check_python, check_cpu, check_gpu, check_jetson, check_disk),
-    "engines": (
-        check_onnxruntime,
-        check_onnxruntime_cuda,
-        check_tensorrt,
-        check_tensorrt_rtx,
-        check_pycuda,
-        check_cuda_bindings,
-    ),
-    "video": (check_opencv, check_screen, check_cameras),
-    "training": (check_torch, check_training_packages, check_matplotlib),
-}

@@ -15,9 +15,38 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from runtime.checks import ABSENT, MISSING, OK, SECTIONS, Check
+from runtime import checks, checks_video
+from runtime.checking import ABSENT, MISSING, OK, Check
 
 SCHEMA = 1
+
+SECTIONS: dict[str, tuple[Callable[[], Check | list[Check]], ...]] = {
+    "machine": (
+        checks.check_python,
+        checks.check_cpu,
+        checks.check_gpu,
+        checks.check_jetson,
+        checks.check_disk,
+    ),
+    "engines": (
+        checks.check_onnxruntime,
+        checks.check_onnxruntime_cuda,
+        checks.check_openvino,
+        checks.check_tensorrt,
+        checks.check_tensorrt_rtx,
+        checks.check_pycuda,
+        checks.check_cuda_bindings,
+    ),
+    "video": (
+        checks_video.check_opencv,
+        checks_video.check_gstreamer,
+        checks_video.check_ffmpeg,
+        checks_video.check_screen,
+        checks_video.check_extras,
+        checks_video.check_cameras,
+    ),
+    "training": (checks.check_torch, checks.check_training_packages, checks.check_matplotlib),
+}
 
 
 def examine() -> dict[str, list[Check]]:
@@ -75,7 +104,7 @@ def conclude(found: dict[str, list[Check]]) -> str:
 def _live_device(on_cuda: bool) -> str:
     if on_cuda:
         return "CUDA"
-    from runtime.engines.ort import physical_cores
+    from runtime.engines.base import physical_cores
 
     cores = physical_cores()
     return f"CPU, {cores} thread{'s' if cores > 1 else ''}"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import checks, doctor, machine
-from runtime.checks import ABSENT, MISSING, OK, Check
+from runtime import checks, checks_video, doctor, machine
+from runtime.checking import ABSENT, MISSING, OK, Check
 from runtime.doctor import conclude
 
 REPOSITORY = Path(__file__).parent.parent
@@ -148,7 +148,7 @@ def test_both_packages_of_onnx_runtime_at_once_are_told_to_overwrite_each_other(
 
 def test_two_packages_of_opencv_at_once_are_told_too(monkeypatch):
     installed(monkeypatch, opencv_python="4.12.0", opencv_python_headless="4.12.0")
-    check = checks.check_opencv()
+    check = checks_video.check_opencv()
     assert check.state == MISSING
     assert check.mend.startswith("pip uninstall -y opencv-python opencv-python-headless")
 
@@ -160,7 +160,7 @@ def test_a_library_of_the_system_that_opencv_lacks_is_named_with_its_package(
         tmp_path, "cv2", "raise ImportError('libGL.so.1: cannot open shared object file: No such')"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    check = checks.check_opencv()
+    check = checks_video.check_opencv()
     assert check.state == MISSING
     assert "libGL.so.1" in check.found
     assert "apt install libgl1" in check.mend
@@ -197,13 +197,41 @@ def test_a_jetson_gets_its_libraries_from_the_system(on_a_jetson, monkeypatch):
     monkeypatch.setattr(machine, "probe", lambda code, timeout_s=0: (False, "not installed"))
     assert "apt install python3-libnvinfer" in checks.check_tensorrt().mend
     assert checks.check_pycuda().mend == "pip install 'pix2pix-edge[jetson]'"
-    monkeypatch.setattr(
-        machine, "probe", lambda code, timeout_s=0: (True, "5.0.0, without GStreamer, with FFmpeg")
-    )
-    check = checks.check_opencv()
+    check = checks_video.check_gstreamer()
     assert check.state == MISSING
-    assert "no CSI camera" in check.found
-    assert "apt install python3-opencv" in check.mend
+    assert "no csi://" in check.found
+    assert "apt install gstreamer1.0-tools" in check.mend
+
+
+def test_a_jetson_whose_gstreamer_lacks_the_csi_camera_is_told_the_package(
+    on_a_jetson, monkeypatch
+):
+    answers = {"gst-launch-1.0": "gst-launch-1.0 version 1.20.3\nGStreamer 1.20.3"}
+    monkeypatch.setattr(
+        machine, "output_of", lambda *command, timeout_s=10: answers.get(command[0], "")
+    )
+    check = checks_video.check_gstreamer()
+    assert (check.state, check.found) == (
+        MISSING,
+        "1.20.3, without nvarguscamerasrc: no csi://",
+    )
+    assert "nvidia-l4t-gstreamer" in check.mend
+    answers["gst-inspect-1.0"] = "Factory Details:"
+    assert checks_video.check_gstreamer() == Check("GStreamer", OK, "1.20.3")
+
+
+def test_elsewhere_gstreamer_ffmpeg_and_the_extras_are_no_must(monkeypatch):
+    monkeypatch.setattr(machine, "jetson", lambda: None)
+    monkeypatch.setattr(machine, "output_of", lambda *command, timeout_s=10: "")
+    installed(monkeypatch)
+    for check in (
+        checks_video.check_gstreamer(),
+        checks_video.check_ffmpeg(),
+        checks.check_openvino(),
+        *checks_video.check_extras(),
+    ):
+        assert check.state == ABSENT
+        assert "install" in check.mend
 
 
 def test_off_a_jetson_there_is_no_jetson_and_no_power_mode(tmp_path, monkeypatch):
@@ -262,13 +290,13 @@ def test_without_a_gpu_what_needs_one_is_absent_and_not_missing(monkeypatch):
 
 @pytest.mark.skipif(Path("/dev/video0").exists(), reason="a camera is here")
 def test_without_a_camera_it_says_what_else_can_be_a_source():
-    (check,) = checks.check_cameras()
+    (check,) = checks_video.check_cameras()
     assert check.state == ABSENT
     assert "--source" in check.mend
 
 
 def test_a_device_that_gives_no_frame_is_told_with_the_reason():
-    check = checks._check_camera(Path("/dev/video97"))
+    check = checks_video._check_camera(Path("/dev/video97"))
     assert check.state == MISSING
     assert check.mend
 

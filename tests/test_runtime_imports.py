@@ -56,7 +56,7 @@ def test_only_the_commands_know_click():
 
 def test_a_missing_onnxruntime_is_told_with_the_line_that_installs_it(negative_onnx):
     run(
-        "onnxruntime",
+        "onnxruntime,openvino",
         f"""
 from runtime import Translator
 from runtime.errors import EngineError

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -17,8 +21,8 @@ GraphShape: TypeAlias = tuple[int | None, int | None, int | None]
 class Engine(Protocol):
     """Runs an exported generator: uint8 frames in, uint8 frames out.
 
-    An engine owns its session, buffers and device memory until `close`; it serves one thread at
-    a time.
+    An engine owns its session, buffers and device memory until `close`. Any thread may call
+    `infer`; more than `streams` threads at once wait for each other where the engine says so.
     """
 
     @property
@@ -29,6 +33,10 @@ class Engine(Protocol):
     def description(self) -> str:
         """What runs where, for people: `ONNX Runtime 1.31.1, CPU, 2 threads`."""
 
+    @property
+    def streams(self) -> int:
+        """How many calls of `infer` may run at the same time; 1 for most."""
+
     def infer(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Translate a batch.
 
@@ -38,7 +46,7 @@ class Engine(Protocol):
                 are any multiples of `meta.size_multiple`.
 
         Returns:
-            uint8 of the same shape; the caller owns it.
+            uint8 of the same shape; the caller owns it for as long as it refers to it.
 
         Raises:
             FrameError: the frames are of another type, number or size.
@@ -47,6 +55,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back session, memory and device. May be called twice."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of a graph, as its library tells it."""
+
+    name: str
+    kind: str
+    """`uint8`, `float32`: the type of its elements."""
+    sizes: tuple[int | str | None, ...]
+    """A number, or the name of (or None for) a size that is left open until the graph runs."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind} {list(self.sizes)}"
 
 
 def check_frames(frames: Any, meta: ArtifactMeta) -> None:
@@ -97,6 +119,139 @@ def check_graph(name: str, meta: ArtifactMeta, shape: GraphShape) -> None:
     )
 
 
+def graph_shape(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> GraphShape:
+    """Frames, height and width that a graph takes; None where they are left open.
+
+    Args:
+        name: the file's name, for the error's line.
+        inputs: of the graph.
+        outputs: of the graph.
+
+    Raises:
+        ModelError: inputs and outputs are not frames, or not of one shape.
+    """
+    if len(inputs) == len(outputs) == 1 and _is_frames(inputs[0]) and _is_frames(outputs[0]):
+        count, height, width = (_fixed(size) for size in inputs[0].sizes[:3])
+        out_count, out_height, out_width = (_fixed(size) for size in outputs[0].sizes[:3])
+        count = out_count if count is None else count
+        if (
+            out_count in (None, count)
+            and out_height in (None, height)
+            and out_width in (None, width)
+        ):
+            return count, height, width
+    raise _no_frames(name, inputs, outputs)
+
+
+def meta_of_graph(
+    path: Path, meta: ArtifactMeta | None, inputs: Sequence[Port], outputs: Sequence[Port]
+) -> ArtifactMeta:
+    """The contract of an ONNX file, checked against its graph; of a stranger's, what can be known.
+
+    Args:
+        path: the file.
+        meta: what it says of itself; None for a file that says nothing.
+        inputs: of its graph.
+        outputs: of its graph.
+
+    Raises:
+        ModelError: the graph does not take and give frames, or others than the contract says, or
+            a stranger's leaves height or width open: which ones it can do, no one says.
+    """
+    shape = count, height, width = graph_shape(path.name, inputs, outputs)
+    if meta is None:
+        if height is None or width is None:
+            raise _no_frames(path.name, inputs, outputs)
+        meta = ArtifactMeta(
+            generator="unknown",
+            precision="fp32",
+            frame_size_px=(height, width),
+            network_size_px=(height, width),
+            opset=0,
+            source=path.name,
+            source_sha256="",
+            batch=count or 1,
+        )
+    check_graph(path.name, meta, shape)
+    return meta
+
+
+def first_frames(meta: ArtifactMeta) -> NDArray[np.uint8]:
+    """Black frames that a model takes: an engine warms up with them."""
+    count = 1 if meta.dynamic else meta.batch
+    return np.zeros((count, *meta.frame_size_px, 3), np.uint8)
+
+
+def does_not_load(library: str, name: str, cause: str) -> ModelError:
+    """The one line for a file that a library refuses to load."""
+    return ModelError(
+        f"{library} cannot load {name}: {cause}",
+        "a whole ONNX file with operators that this version knows",
+        "export it again with: p2p-export",
+    )
+
+
+def does_not_run(
+    library: str, name: str, meta: ArtifactMeta, shape: tuple[int, ...], cause: str
+) -> ModelError:
+    """The one line for a graph that breaks on frames of this shape."""
+    return ModelError(
+        f"{library} cannot run {name}: {cause}",
+        f"a graph that takes uint8 {list(shape)}",
+        "export it again with: p2p-export" + _another_size(meta, shape),
+    )
+
+
+def changes_size(
+    name: str, meta: ArtifactMeta, shape: tuple[int, ...], became: tuple[int, ...]
+) -> ModelError:
+    """The one line for a graph that gives frames of another shape than it took."""
+    return ModelError(
+        f"{name} turns frames of {list(shape)} into {list(became)}",
+        "frames of the same size out as in",
+        "wrap an image model with: p2p-export FILE.onnx" + _another_size(meta, shape),
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def slow_form(path: Path, meta: ArtifactMeta) -> str:
+    """What to tell of an INT8 file that is written for another engine than the CPU; else empty."""
+    if meta.precision == "int8" and meta.target == "tensorrt":
+        return (
+            f"INT8 in TensorRT's form: {path.with_suffix('.cpu.onnx').name} is the fast one here"
+        )
+    return ""
+
+
+def physical_cores() -> int:
+    """Cores that this process may run on; two hardware threads of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, (os.cpu_count() or 1) // 2)
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text(encoding="ascii"))
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, len(cores))
+
+
+def threads_each(threads: int | None, streams: int) -> int:
+    """CPU threads of one inference: as asked, else the cores shared out among the streams."""
+    return threads or max(1, physical_cores() // streams)
+
+
+def told_threads(threads: int, streams: int) -> str:
+    """`2 threads`, or `2 streams of 1 thread`."""
+    each = f"{threads} thread{'s' if threads > 1 else ''}"
+    return each if streams == 1 else f"{streams} streams of {each}"
+
+
 def told_frames(meta: ArtifactMeta) -> str:
     """What `Engine.infer` takes, for people: `uint8 [1, 256, 256, 3]`."""
     if not meta.dynamic:
@@ -106,10 +261,41 @@ def told_frames(meta: ArtifactMeta) -> str:
     return f"uint8 [{count}, H, W, 3]{multiples}"
 
 
-def described(engine: str, meta: ArtifactMeta, note: str = "") -> str:
+def described(engine: str, meta: ArtifactMeta, *notes: str) -> str:
     """An engine's `description`: what runs where, then what its user should know of the model."""
-    notes = (engine, note, "" if meta.verified else "not verified (--no-verify)")
-    return "; ".join(filter(None, notes))
+    unverified = "" if meta.verified else "not verified (--no-verify)"
+    return "; ".join(filter(None, (engine, *notes, unverified)))
+
+
+def _is_frames(port: Port) -> bool:
+    return (
+        port.kind == "uint8"
+        and len(port.sizes) == 4
+        and all(size >= 1 for size in port.sizes if isinstance(size, int))
+        and _fixed(port.sizes[3]) in (None, 3)
+    )
+
+
+def _fixed(size: int | str | None) -> int | None:
+    """A size that the graph fixes; None for a name, or for nothing said."""
+    return size if isinstance(size, int) else None
+
+
+def _no_frames(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> ModelError:
+    given, made = (", ".join(map(str, ports)) for ports in (inputs, outputs))
+    return ModelError(
+        f"{name} has inputs {given} and outputs {made}",
+        "one input uint8 [N, H, W, 3] with H and W fixed, and one output of the same shape",
+        "wrap a float NCHW image model with: p2p-export FILE.onnx",
+    )
+
+
+def _another_size(meta: ArtifactMeta, shape: tuple[int, ...]) -> str:
+    """What also mends it where only some sizes break: a padding wider than a small frame."""
+    height, width = meta.frame_size_px
+    return (
+        "" if shape[1:3] == (height, width) else f", or give it frames nearer to {width}x{height}"
+    )
 
 
 def _takes(meta: ArtifactMeta, shape: tuple[int, ...]) -> bool:

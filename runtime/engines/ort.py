@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import queue
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.artifact import ArtifactMeta, meta_of_onnx
-from runtime.engines.base import GraphShape, check_frames, check_graph, described
+from runtime.buffers import FrameBuffers
+from runtime.engines.base import (
+    Port,
+    changes_size,
+    check_frames,
+    described,
+    does_not_run,
+    first_frames,
+    meta_of_graph,
+    one_line,
+    slow_form,
+    threads_each,
+    told_threads,
+)
+from runtime.engines.ort_session import CPU, CUDA, TENSORRT, OpenedSession, open_session
 from runtime.errors import EngineError, ModelError
 
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
+_KINDS = {"float": "float32", "double": "float64"}
 
 
 class OrtEngine:
@@ -24,206 +35,167 @@ class OrtEngine:
 
     Args:
         path: an ONNX file: ours, or any whose one input and one output are uint8 [N, H, W, 3].
-        threads: CPU threads of one inference; None: as many as there are physical cores.
+        threads: CPU threads of one inference; None: as many as there are physical cores, shared
+            out among the streams.
+        streams: inferences at the same time; a provider on a GPU does one.
+        provider: `CPUExecutionProvider` or another that it must be; None: CUDA, else the CPU.
 
     Raises:
         ModelError: the file is missing, broken, or its inputs and outputs are not frames.
-        EngineError: onnxruntime is not installed.
+        EngineError: onnxruntime or the provider is not installed, or does not start.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        streams: int = 1,
+        provider: str | None = None,
+    ) -> None:
         meta = meta_of_onnx(path)
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise EngineError(
-                f"{path.name} needs ONNX Runtime, which is not installed",
-                "the package onnxruntime, or onnxruntime-gpu",
-                "pip install 'pix2pix-edge[cpu]'",
-            ) from error
-        threads = threads or physical_cores()
-        self._session = _open_session(ort, path, threads)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = _shape_of(path, inputs, outputs)
-        if meta is None:
-            meta = _meta_of_stranger(path, inputs, outputs, shape)
-        check_graph(path.name, meta, shape)
-        self.meta = meta
+        ort = _library(path)
+        threads = threads_each(threads, streams)
+        opened = open_session(ort, path, meta, provider, threads, streams)
+        session = opened.session
+        inputs, outputs = (
+            [Port(port.name, _kind(port.type), tuple(port.shape)) for port in ports]
+            for ports in (session.get_inputs(), session.get_outputs())
+        )
+        self.meta = meta_of_graph(path, meta, inputs, outputs)
+        self.streams = streams if opened.provider == CPU else 1
+        self._session = session
         self._name = path.name
-        self._input_name: str = inputs[0].name
-        self._output_names: list[str] = [outputs[0].name]
-        self.description = _describe(ort, path, meta, self._session.get_providers(), threads)
+        self._names = inputs[0].name, outputs[0].name
+        self._buffers = FrameBuffers()
+        lane = _HostLane if opened.provider == CPU else _DeviceLane
+        self._lanes: queue.SimpleQueue[_HostLane] = queue.SimpleQueue()
+        for _ in range(self.streams):
+            self._lanes.put(lane(ort, session, *self._names))
+        self.description = _describe(ort, path, self.meta, opened, threads, streams)
         # It warms up, and a graph may declare its output's size by a mere name.
-        self.infer(np.zeros((1 if meta.dynamic else meta.batch, *meta.frame_size_px, 3), np.uint8))
+        self.infer(first_frames(self.meta))
 
     def infer(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Translate a batch.
+        """Translate a batch. A call beyond `streams` waits for another to end.
 
         Args:
             frames: uint8 [N, H, W, 3], BGR, 0 to 255; N, H and W as `Engine.infer` has them.
 
         Returns:
-            uint8 of the same shape; a new array, the caller's own.
+            uint8 of the same shape, in memory that is used again when nobody refers to it.
 
         Raises:
             FrameError: the frames are of another type, number or size.
             ModelError: the graph breaks on them, or gives frames of another size.
         """
         check_frames(frames, self.meta)
-        run = self._session.run
+        if self._session is None:
+            raise ValueError("the engine is closed")
+        frames = np.ascontiguousarray(frames)
+        translated = self._buffers.take_shape(frames.shape)
+        lane = self._lanes.get()
         try:
-            result: NDArray[np.uint8] = run(self._output_names, {self._input_name: frames})[0]
+            lane.run(frames, translated)
         except Exception as error:  # onnxruntime has a class for each status code
-            raise ModelError(
-                f"ONNX Runtime cannot run {self._name}: {_one_line(error)}",
-                f"a graph that takes uint8 {list(frames.shape)}",
-                "export it again with: p2p-export" + self._another_size(frames),
-            ) from error
-        if result.shape != frames.shape:
-            raise ModelError(
-                f"{self._name} turns frames of {list(frames.shape)} into {list(result.shape)}",
-                "frames of the same size out as in",
-                "wrap an image model with: p2p-export FILE.onnx" + self._another_size(frames),
-            )
-        return result
+            self._check_size(frames)
+            raise self._broke(frames, error) from error
+        finally:
+            self._lanes.put(lane)
+        return translated
 
     def close(self) -> None:
-        """Give back the session and its memory."""
+        """Give back the session and its memory; no `infer` may be running."""
         self._session = None
+        self._lanes = queue.SimpleQueue()
 
-    def _another_size(self, frames: NDArray[np.uint8]) -> str:
-        """What also mends it where only some sizes break: a padding wider than a small frame."""
-        height, width = self.meta.frame_size_px
-        if frames.shape[1:3] == (height, width):
-            return ""
-        return f", or give it frames nearer to {width}x{height}"
+    def _check_size(self, frames: NDArray[np.uint8]) -> None:
+        """Whether a graph runs but gives another size, which an array of ours does not hold.
 
-
-def physical_cores() -> int:
-    """Cores that this process may run on; two hardware threads of one core count once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return max(1, (os.cpu_count() or 1) // 2)
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        Raises:
+            ModelError: it does.
+        """
         try:
-            cores.add(siblings.read_text(encoding="ascii"))
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
+            result = self._session.run([self._names[1]], {self._names[0]: frames})[0]
+        except Exception as error:
+            raise self._broke(frames, error) from error
+        if result.shape != frames.shape:
+            raise changes_size(self._name, self.meta, frames.shape, result.shape)
+
+    def _broke(self, frames: NDArray[np.uint8], error: Exception) -> ModelError:
+        cause = one_line(error)
+        return does_not_run("ONNX Runtime", self._name, self.meta, frames.shape, cause)
 
 
-def _open_session(ort: Any, path: Path, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
-    # Threads spin while a frame is on its way through the graph, and leave the cores to the
-    # camera and the sink between two frames.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = [_CPU]
-    if _CUDA in ort.get_available_providers():
-        providers.insert(0, _CUDA)
-        if hasattr(ort, "preload_dlls"):  # since 1.21: CUDA and cuDNN out of pip's packages
-            ort.preload_dlls()
+class _HostLane:
+    """One inference at a time, from our memory into our memory.
+
+    A binding holds addresses, no arrays: both are bound anew for each frame, which costs some
+    microseconds, and no pixel is allocated or copied.
+    """
+
+    def __init__(self, ort: Any, session: Any, input_name: str, output_name: str) -> None:
+        self._ort = ort
+        self._session = session
+        self._binding = session.io_binding()
+        self._input_name = input_name
+        self._output_name = output_name
+
+    def run(self, frames: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:
+        """Translate `frames` into an array of their shape; both C-contiguous."""
+        self._bind_input(frames)
+        self._binding.bind_output(
+            self._output_name, "cpu", 0, np.uint8, into.shape, into.ctypes.data
+        )
+        self._session.run_with_iobinding(self._binding)
+
+    def _bind_input(self, frames: NDArray[np.uint8]) -> None:
+        self._binding.bind_input(
+            self._input_name, "cpu", 0, np.uint8, frames.shape, frames.ctypes.data
+        )
+
+
+class _DeviceLane(_HostLane):
+    """As `_HostLane`, with the input in device memory that is made once for a shape.
+
+    ONNX Runtime copies the output into our array at the end of the run. Its Python interface
+    has no pinned memory in the versions that are supported, so both copies are staged.
+    """
+
+    _frames: Any = None
+
+    def _bind_input(self, frames: NDArray[np.uint8]) -> None:
+        if self._frames is None or tuple(self._frames.shape()) != frames.shape:
+            self._frames = self._ort.OrtValue.ortvalue_from_shape_and_type(
+                frames.shape, np.uint8, "cuda", 0
+            )
+            self._binding.bind_ortvalue_input(self._input_name, self._frames)
+        self._frames.update_inplace(frames)
+
+
+def _library(path: Path) -> Any:
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime has a class for each status code
-        raise ModelError(
-            f"ONNX Runtime {ort.__version__} cannot load {path.name}: {_one_line(error)}",
-            "a whole ONNX file with operators that this version knows",
-            "export it again with: p2p-export",
+        import onnxruntime as ort
+    except ImportError as error:
+        raise EngineError(
+            f"{path.name} needs ONNX Runtime, which is not installed",
+            "the package onnxruntime, or onnxruntime-gpu",
+            "pip install 'pix2pix-edge[cpu]'",
         ) from error
+    return ort
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _kind(told: str) -> str:
+    """`uint8` of ONNX Runtime's `tensor(uint8)`."""
+    kind = told.removeprefix("tensor(").removesuffix(")")
+    return _KINDS.get(kind, kind)
 
 
-def _describe(ort: Any, path: Path, meta: ArtifactMeta, providers: list[str], threads: int) -> str:
+def _describe(
+    ort: Any, path: Path, meta: ArtifactMeta, opened: OpenedSession, threads: int, streams: int
+) -> str:
     name = f"ONNX Runtime {ort.__version__}"
-    if providers[0] == _CUDA:
-        return described(f"{name}, CUDA", meta)
-    on_cpu = f"{name}, CPU, {threads} thread{'s' if threads > 1 else ''}"
-    if _CUDA in ort.get_available_providers():
-        on_cpu += " (its CUDA provider is installed but did not start: p2p-doctor tells why)"
-    note = ""
-    if meta.precision == "int8" and meta.target == "tensorrt":
-        fast = path.with_suffix(".cpu.onnx").name
-        note = f"INT8 in TensorRT's form: {fast} is the fast one here"
-    return described(on_cpu, meta, note)
-
-
-def _shape_of(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> GraphShape:
-    """Frames, height and width that the graph takes; None where they are mere names.
-
-    Raises:
-        ModelError: inputs and outputs are not frames, or not of one shape.
-    """
-    if len(inputs) == len(outputs) == 1 and _is_frames(inputs[0]) and _is_frames(outputs[0]):
-        count, height, width = (_fixed(size) for size in inputs[0].shape[:3])
-        out_count, out_height, out_width = (_fixed(size) for size in outputs[0].shape[:3])
-        count = out_count if count is None else count
-        if (
-            out_count in (None, count)
-            and out_height in (None, height)
-            and out_width in (None, width)
-        ):
-            return count, height, width
-    raise _no_frames(path, inputs, outputs)
-
-
-def _is_frames(value: Any) -> bool:
-    shape = value.shape
-    return (
-        value.type == "tensor(uint8)"
-        and len(shape) == 4
-        and all(size >= 1 for size in shape if isinstance(size, int))
-        and _fixed(shape[3]) in (None, 3)
-    )
-
-
-def _fixed(size: int | str | None) -> int | None:
-    """A size that the graph fixes; None for a name, or for nothing said."""
-    return size if isinstance(size, int) else None
-
-
-def _no_frames(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> ModelError:
-    return ModelError(
-        f"{path.name} has inputs {_told(inputs)} and outputs {_told(outputs)}",
-        "one input uint8 [N, H, W, 3] with H and W fixed, and one output of the same shape",
-        "wrap a float NCHW image model with: p2p-export FILE.onnx",
-    )
-
-
-def _told(values: Sequence[Any]) -> str:
-    return ", ".join(
-        f"{value.name}: {value.type.removeprefix('tensor(').removesuffix(')')} {value.shape}"
-        for value in values
-    )
-
-
-def _meta_of_stranger(
-    path: Path, inputs: Sequence[Any], outputs: Sequence[Any], shape: GraphShape
-) -> ArtifactMeta:
-    """What can be known of an ONNX file that keeps the contract and does not say who made it.
-
-    Raises:
-        ModelError: height or width are left open: which ones it can do, no one says.
-    """
-    count, height, width = shape
-    if height is None or width is None:
-        raise _no_frames(path, inputs, outputs)
-    return ArtifactMeta(
-        generator="unknown",
-        precision="fp32",
-        frame_size_px=(height, width),
-        network_size_px=(height, width),
-        opset=0,
-        source=path.name,
-        source_sha256="",
-        batch=count or 1,
-    )
+    if opened.provider != CPU:
+        on = {CUDA: "CUDA", TENSORRT: "TensorRT provider"}[opened.provider]
+        return described(f"{name}, {on}", meta)
+    on_cpu = f"{name}, CPU, {told_threads(threads, streams)}"
+    return described(on_cpu, meta, opened.note, slow_form(path, meta))
