@@ -1,5 +1,7 @@
 """Sources: what opens, in which order frames come, and how a broken one is told."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -177,7 +179,9 @@ def test_a_camera_that_is_not_there_is_one_clear_line(uri, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("uri", ["nothing.mp4", "rtsp://host/stream", "file:///nothing", ""])
+@pytest.mark.parametrize(
+    "uri", ["nothing.mp4", "ftp://host/clip.mp4", "file:///nothing", "synthetic://x", ""]
+)
 def test_what_is_not_there_or_not_known_is_refused_with_what_is_accepted(uri, tmp_path):
     with pytest.raises(SourceError, match="synthetic://"):
         open_source(uri and str(tmp_path / uri) if uri == "nothing.mp4" else uri)
@@ -186,6 +190,67 @@ def test_what_is_not_there_or_not_known_is_refused_with_what_is_accepted(uri, tm
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(SourceError, match="no image"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("options", [{"size_px": (0, 640)}, {"size_px": (480, -1)}, {"fps": 0}])
+def test_sizes_and_rates_that_are_not_above_zero_are_refused_for_every_kind(clip, options):
+    for uri in (str(clip), "0", "screen://", "gst://videotestsrc", "-", "synthetic://"):
+        with pytest.raises(SourceError, match="above zero"):
+            open_source(uri, **options)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "csi://x",
+        "csi://0?flip=9",
+        "csi://0?size=0x720",
+        "screen://-1",
+        "screen://1?region=0,0,0x10",
+        "screen://1?region=-5,0,10x10",
+        "screen://1?size=640x480",
+        "-?size=640x480&live=maybe",
+        "-?format=bgr24",
+        "-?size=4x4&format=yuv9",
+        "synthetic://?fps=nan",
+        "synthetic://?fps=inf",
+        "synthetic://?size=１x１",
+    ],
+)
+def test_an_address_that_makes_no_sense_is_one_line(uri):
+    with pytest.raises(SourceError) as error:
+        open_source(uri)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://anna:geheim@host/clip.mp4",
+        "gst://rtspsrc location=rtsp://anna:ge@heim@host/x user-pw='geheim' ! 'unclosed",
+        "csi://anna:geheim@0",
+        "synthetic://?password=geheim",
+        "screen://1?token=geheim",
+    ],
+)
+def test_no_refusal_tells_a_password(uri):
+    with pytest.raises(SourceError) as error:
+        open_source(uri)
+    assert "heim" not in str(error.value)
+
+
+def test_the_synthetic_stream_uses_its_memory_again_but_not_what_someone_holds():
+    source = open_source("synthetic://?size=640x480")
+    held = source.read().image
+    assert len({source.read().image.ctypes.data for _ in range(20)}) <= 2
+    assert index_in(held) == 0
+
+
+def test_interrupt_ends_a_synthetic_stream_that_waits_for_its_time():
+    source = open_source("synthetic://?fps=0.01")
+    source.read()
+    threading.Timer(0.1, source.interrupt).start()
+    assert source.read() is None
 
 
 def test_what_is_no_video_is_refused_without_noise(tmp_path, capfd):

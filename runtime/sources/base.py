@@ -19,14 +19,23 @@ class Source(Protocol):
     """(height, width) of the first frame; None before it is known."""
     frame_count: int | None
     """None: endless, or not known."""
-    warning: str
-    """What the user should know although no error came of it; empty for nothing."""
+
+    @property
+    def warning(self) -> str:
+        """What the user should know although no error came of it; empty for nothing."""
 
     def read(self) -> Frame | None:
         """The next frame; None at the end.
 
         Raises:
             SourceError: the source broke.
+        """
+
+    def interrupt(self) -> None:
+        """Get a `read` that waits in another thread back at once, with None or a SourceError.
+
+        Called from any thread. Nothing to do where a `read` never waits for more than two
+        seconds, and for what ends by itself. Nothing is read after it.
         """
 
     def close(self) -> None:

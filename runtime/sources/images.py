@@ -6,9 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.errors import SourceError
 from runtime.frame import Frame
-from runtime.images import IMAGE_SUFFIXES, check_whole, natural_key, read_image
+from runtime.images import check_whole, read_image
 
 
 class ImageFolder:
@@ -32,23 +31,6 @@ class ImageFolder:
         self.frame_count: int | None = len(self._paths)
         self.description = description
 
-    @classmethod
-    def of_folder(cls, folder: Path) -> ImageFolder:
-        """The images of one folder in natural order: `9.jpg` before `10.jpg`.
-
-        Raises:
-            SourceError: it holds no image.
-        """
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not paths:
-            raise SourceError(
-                f"no image in the folder {folder}",
-                "files that end in " + ", ".join(IMAGE_SUFFIXES),
-                "name the folder that holds them",
-            )
-        paths.sort(key=lambda path: natural_key(path.name))
-        return cls(paths, f"{folder}, {len(paths)} images")
-
     def read(self) -> Frame | None:
         """The next image; None after the last."""
         if self._next_index == len(self._paths):
@@ -62,6 +44,9 @@ class ImageFolder:
             self.size_px = (image.shape[0], image.shape[1])
         self._next_index += 1
         return frame
+
+    def interrupt(self) -> None:
+        """A file never waits."""
 
     def close(self) -> None:
         """Nothing is held open."""

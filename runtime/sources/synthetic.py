@@ -9,6 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from runtime.buffers import FrameBuffers
 from runtime.frame import Frame, Image
 
 _CODE_BITS = 24
@@ -44,6 +45,8 @@ class SyntheticSource:
             + ("" if frames is None else f", {frames} frames")
         )
         self._canvas = _canvas(height, width)
+        self._cells = list(pairwise(np.linspace(0, width, _CELLS + 1).astype(int).tolist()))
+        self._buffers = FrameBuffers()
         self._next_index = 0
         self._started_ns = 0
         self._closed = threading.Event()
@@ -64,15 +67,20 @@ class SyntheticSource:
         self._next_index += 1
         return Frame(image, index, now_ns, (now_ns - started_ns) / 1e6)
 
+    def interrupt(self) -> None:
+        """A `read` that waits for its time returns None."""
+        self._closed.set()
+
     def close(self) -> None:
-        """End the stream; a `read` that waits returns None."""
+        """End the stream."""
         self._closed.set()
 
     def _draw(self, index: int) -> Image:
         assert self.size_px is not None
         height, width = self.size_px
         left = 2 * index % width
-        image: Image = self._canvas[:, left : left + width].copy()
+        image = self._buffers.take(self.size_px)
+        np.copyto(image, self._canvas[:, left : left + width])
         radius = max(2, height // 12)
         bounce = abs((4 * index) % (2 * height) - height)
         cv2.circle(image, (width // 2, bounce), radius, (60, 200, 255), -1, cv2.LINE_AA)
@@ -80,7 +88,10 @@ class SyntheticSource:
             image, str(index), (width // 20, height - height // 12), cv2.FONT_HERSHEY_SIMPLEX,
             height / 240, (255, 255, 255), max(1, height // 240), cv2.LINE_AA,
         )  # fmt: skip
-        _write_code(image, index)
+        rows = image[: _code_height(height)]
+        for place, (start, end) in enumerate(self._cells):
+            bit = place == 0 if place < 2 else index >> (_CELLS - 1 - place) & 1
+            rows[:, start:end] = 255 if bit else 0
         return image
 
 
@@ -102,14 +113,6 @@ def index_in(image: Image) -> int:
     for cell in cells:
         index = index * 2 + int(abs(cell - white) < abs(cell - black))
     return index
-
-
-def _write_code(image: Image, index: int) -> None:
-    bits = [1, 0] + [index >> bit & 1 for bit in reversed(range(_CODE_BITS))]
-    edges = np.linspace(0, image.shape[1], _CELLS + 1).astype(int)
-    rows = image[: _code_height(image.shape[0])]
-    for bit, (left, right) in zip(bits, pairwise(edges), strict=True):
-        rows[:, left:right] = 255 * bit
 
 
 def _code_height(height: int) -> int:
