@@ -41,6 +41,16 @@ def read_text(path: str) -> str:
         return ""
 
 
+def read_number(path: str) -> float | None:
+    """A file of the system that holds one number; None where it is not there or holds another
+    thing. Takes about 10 microseconds, for files that are read again and again."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - twice as fast as Path
+            return float(file.read(64))
+    except (OSError, ValueError):
+        return None
+
+
 def output_of(*command: str, timeout_s: float = 10) -> str:
     """What a command prints; empty where it is not installed or fails."""
     try:
