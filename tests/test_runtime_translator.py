@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from onnx_models import (
     write_float_image_model,
     write_negative,
 )
+from scripted_engines import FunctionEngine
 
 from runtime import Translator, stream
 from runtime.artifact import ArtifactMeta
@@ -143,7 +145,7 @@ def test_the_engine_says_what_runs_where(tmp_path):
 def test_a_float_model_is_refused_with_its_shapes_and_the_command_that_wraps_it(tmp_path):
     with pytest.raises(ModelError) as caught:
         open_engine(write_float_image_model(tmp_path / "m.onnx"))
-    assert "frames: float [1, 3, 64, 96]" in str(caught.value)
+    assert "frames: float32 [1, 3, 64, 96]" in str(caught.value)
     assert "p2p-export FILE.onnx" in str(caught.value)
 
 
@@ -279,11 +281,66 @@ def test_a_picture_whose_sides_fit_goes_into_a_dynamic_model_as_it_is(dynamic):
     assert np.shares_memory(dynamic.prepare(image), image)
 
 
-def test_frames_of_one_size_share_a_buffer_in_a_dynamic_model(dynamic):
+def test_a_prepared_frame_is_written_over_only_when_nobody_holds_it(dynamic):
     first = dynamic.prepare(noise((50, 70), 1))
-    assert np.shares_memory(first, dynamic.prepare(noise((50, 70), 2)))
-    dynamic.prepare(noise((90, 70)))
-    assert not np.shares_memory(first, dynamic.prepare(noise((50, 70), 3)))
+    before = first.copy()
+    address = first.ctypes.data
+    second = dynamic.prepare(noise((50, 70), 2))
+    assert not np.shares_memory(first, second)
+    assert np.array_equal(first, before)
+    del first
+    assert dynamic.prepare(noise((50, 70), 3)).ctypes.data == address
+
+
+def test_a_translation_tells_what_was_translated_and_what_each_step_cost(of_three, picture):
+    images = [picture, noise((100, 33)), picture]
+    done = of_three.translate(images)
+    assert all(map(np.array_equal, done.images, of_three.batch(images)))
+    assert all(original is image for original, image in zip(done.originals, images, strict=True))
+    assert min(done.in_ms, done.infer_ms, done.out_ms) > 0
+
+
+def test_no_pictures_are_no_inference(dynamic):
+    done = dynamic.translate([])
+    assert (done.images, done.originals, done.infer_ms) == ([], [], 0)
+
+
+def test_a_translator_that_cannot_be_made_gives_its_engine_back(tmp_path, monkeypatch):
+    engine = FunctionEngine(lambda frames: frames, (64, 96), dynamic=True)
+    monkeypatch.setattr("runtime.translator.open_engine", lambda *_, **__: engine)
+    refusal(ModelError, lambda: Translator.load("m.onnx", fit="tile"))
+    assert engine.closed
+
+
+def test_an_engine_is_asked_for_the_streams_that_the_caller_wants(monkeypatch):
+    asked = []
+
+    def opened(*args, **options):
+        asked.append((args, options))
+        return FunctionEngine(lambda frames: frames, (64, 96))
+
+    monkeypatch.setattr("runtime.translator.open_engine", opened)
+    with Translator.load("m.onnx", threads=2, streams=3) as translator:
+        assert translator.streams == FunctionEngine.streams
+    assert asked == [(("m.onnx", "auto", 2), {"streams": 3})]
+
+
+def test_around_the_engine_a_stretched_frame_costs_next_to_nothing_but_its_two_resizes():
+    """640x480 through 256x256; the best of many, so that a busy machine does not count."""
+    drawn = np.zeros((1, 256, 256, 3), np.uint8)
+    translator = Translator(FunctionEngine(lambda frames: drawn, (256, 256)))
+    image = noise((480, 640))
+    small, large = np.empty_like(drawn[0]), np.empty_like(image)
+    whole_ms, resizes_ms = [], []
+    for _ in range(60):
+        started_ns = time.perf_counter_ns()
+        translator.translate([image])
+        done_ns = time.perf_counter_ns()
+        resized(image, (256, 256), into=small)
+        resized(drawn[0], (480, 640), into=large)
+        resizes_ms.append((time.perf_counter_ns() - done_ns) / 1e6)
+        whole_ms.append((done_ns - started_ns) / 1e6)
+    assert min(whole_ms) - min(resizes_ms) < 1
 
 
 @pytest.mark.parametrize(
