@@ -24,6 +24,7 @@ from runtime.errors import EngineError, ModelError, SinkError, SourceError, User
 from runtime.frame import Frame
 from runtime.pipeline import Pipeline
 from runtime.sinks import Sink
+from runtime.sinks.base import BaseSink
 from runtime.sources import Source, open_source
 from runtime.stats import Sample
 from runtime.translator import Translator
@@ -119,6 +120,9 @@ class EndlessSource:
         self._next_index += 1
         return frame
 
+    def interrupt(self) -> None:
+        """Another round will follow."""
+
     def close(self) -> None:
         """A run is over; the source stays open."""
 
@@ -127,13 +131,14 @@ class EndlessSource:
         self._source.close()
 
 
-class _Enough:
+class _Enough(BaseSink):
     """Passes a number of frames on to a sink, then wants no more; leaves the sink open."""
 
     def __init__(self, sink: Sink, frames: int) -> None:
         self._sink = sink
         self._left = frames
         self.description = sink.description
+        self.main_thread = sink.main_thread
 
     def write(self, frame: Frame) -> None:
         self._sink.write(frame)

@@ -6,23 +6,32 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
 import click
 
-from runtime.artifact import ArtifactMeta, existing_model
-from runtime.engines import ENGINES
-from runtime.errors import ModelError, SinkError, UserError
-from runtime.pipeline import MODES, VIEWS, Pipeline, mode_for
+from runtime.announce import told_choices, told_mode, told_result
+from runtime.artifact import existing_model
+from runtime.engines import ENGINES, choose_engine
+from runtime.errors import ModelError, SourceError, UserError
+from runtime.fit import FITS
+from runtime.grid import Grid
+from runtime.hud import Hud, HudFigures
+from runtime.modes import MODES, mode_for, streams_for
+from runtime.monitor import Monitor
+from runtime.opening import open_feeds, open_targets, refuse_overwriting
+from runtime.pipeline import Pipeline
+from runtime.prometheus_endpoint import served_metrics
 from runtime.report import LiveReport
-from runtime.sinks import open_sink
-from runtime.sources import open_source
-from runtime.stats import STAGES, Statistics
+from runtime.smooth import MOST_STRENGTH, STRENGTH
+from runtime.stats import Statistics
 from runtime.translator import Translator
+from runtime.view import VIEWS, View
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,22 +60,49 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 @click.argument("model", required=False)
 @click.option(
     "--source",
-    "source_uri",
-    default="0",
-    show_default=True,
-    metavar="URI",
-    help="0 or /dev/video0 (camera; also 0?size=1280x720), a video, a folder of images, an image, "
-    "or 'synthetic://?size=640x480&fps=30&frames=100'.",
+    "source_texts",
+    multiple=True,
+    default=["0"],
+    metavar="[NAME=]URI",
+    help="0 or /dev/video0 (camera), csi://0 (a Jetson's camera), rtsp://..., http://... (MJPEG), "
+    "a video, images (a folder, 'frames/*.png'), screen://, gst://PIPELINE, - (standard input), "
+    "'synthetic://?size=640x480&fps=30'. Give it several times for several cameras.  [default: 0]",
 )
 @click.option(
     "--sink",
-    "sink_uri",
-    default="display://0",
-    show_default=True,
+    "sink_uris",
+    multiple=True,
+    default=["display://0"],
     metavar="URI",
-    help="display://0 (a window), a video (.mp4, .avi, .mkv), a folder for images, an image, "
-    "or none.",
+    help="display://0 (a window), a video (.mp4, .avi, .mkv), images (a folder, a file), "
+    "rtsp://..., udp://HOST:PORT, virtual:// (a camera for other programs), - (standard output), "
+    "none. Give it several times for several sinks.  [default: display://0]",
 )
+@click.option("--grid", is_flag=True, help="Show several sources as one picture.")
+@click.option("--width", type=click.IntRange(min=1), help="Asked of a camera; with --height.")
+@click.option("--height", type=click.IntRange(min=1), help="Asked of a camera; with --width.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Rate asked of a camera, and written to a video.  [default: the source's]",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(FITS),
+    default="stretch",
+    show_default=True,
+    help="How a frame of another shape or size goes through the network: stretched; with its "
+    "borders continued; its middle alone; in tiles at full resolution.",
+)
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, MOST_STRENGTH),
+    is_flag=False,
+    flag_value=str(STRENGTH),
+    metavar="[STRENGTH]",
+    help=f"Smooth what flickers and does not move; 0 to {MOST_STRENGTH}.  [alone: {STRENGTH}]",
+)
+@click.option("--hud", is_flag=True, help="Draw rate, age and stages onto the picture.")
 @click.option("--view", type=click.Choice(VIEWS), default="translated", show_default=True)
 @click.option(
     "--mode",
@@ -82,74 +118,130 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 )
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(
-    "--fps",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Rate asked of a camera, and written to a video.  [default: the source's]",
-)
-@click.option(
     "--stats",
     "stats_path",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
     help="Write statistics as JSON lines, one a second; the last one is the summary.",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Serve the statistics to Prometheus at http://HOST:PORT/metrics.",
+)
 @one_line_errors
 def live(
     model: str | None,
-    source_uri: str,
-    sink_uri: str,
+    source_texts: Sequence[str],
+    sink_uris: Sequence[str],
+    grid: bool,
+    width: int | None,
+    height: int | None,
+    fps: float | None,
+    fit: str,
+    smooth: float | None,
+    hud: bool,
     view: str,
     mode: str | None,
     engine: str,
     threads: int | None,
     frames: int | None,
-    fps: float | None,
     stats_path: Path | None,
+    metrics: str | None,
 ) -> None:
-    """Stream a source through MODEL (.onnx, .engine or a run's folder) into a sink.
+    """Stream sources through MODEL (.onnx, .engine or a run's folder) into sinks.
 
     Without MODEL, the newest runs/*/model.onnx is taken. Ctrl-C, q or Escape ends it cleanly:
     a video holds the frames so far.
     """
     model_path, why = _chosen_model(model)
+    chosen_engine = choose_engine(model_path, engine)
+    if (width is None) != (height is None):
+        raise SourceError("--width without --height", "both or none", "give both")
     with ExitStack() as opening:
-        source = open_source(source_uri, fps=fps)
-        opening.callback(source.close)
-        _refuse_overwriting(source_uri, sink_uri)
-        sink = open_sink(sink_uri, fps=fps or source.fps, live=source.live)
-        translator = opening.enter_context(
-            Translator.load(model_path, engine=engine, threads=threads)
+        feeds = open_feeds(
+            source_texts, size_px=(height, width) if width and height else None, fps=fps
         )
-        translator.check_takes_one()
-        opening.pop_all()  # from here on the pipeline closes the source
-    meta = translator.meta
-    click.echo(
-        f"model   {model_path}, {meta.generator} {meta.precision}, {_told_size(meta)} ({why})"
-    )
-    click.echo(f"engine  {translator.description}")
-    click.echo(f"source  {source.description}")
-    click.echo(f"sink    {sink.description}")
-    click.echo(f"mode    {_told_mode(mode_for(source, mode), source.live)}")
+        for feed in feeds:
+            opening.callback(feed.source.close)
+        grid = grid or (len(feeds) > 1 and any(uri.startswith("display:") for uri in sink_uris))
+        refuse_overwriting(source_texts, sink_uris)
+        window_hud, file_hud = (Hud(), Hud()) if hud else (None, None)  # of two threads
+        window_view = View(view, [window_hud] if window_hud else [])
+        targets = open_targets(sink_uris, feeds, grid=grid, fps=fps, view=window_view)
+        for target in targets:
+            opening.callback(target.sink.close, False)
+        any_live = any(feed.source.live for feed in feeds)
+        chosen_mode = mode_for(any_live, mode)
+        translator = opening.enter_context(
+            Translator.load(
+                model_path,
+                engine=engine,
+                threads=threads,
+                streams=1 if threads else streams_for(chosen_mode),
+                fit=fit,
+            )
+        )
+        if len(feeds) == 1:
+            translator.check_takes_one()
+        opening.pop_all()  # from here on the pipeline closes sources and sinks
+    echo = partial(click.echo, err=any(_is_standard_output(uri) for uri in sink_uris))
+    for line in told_choices(model_path, why, chosen_engine, translator, feeds, targets):
+        echo(line)
+    echo(f"mode    {told_mode(chosen_mode, any_live)}")
+    for target in targets:
+        if target.sink.notice:
+            click.echo(f"note: {target.sink.notice}", err=True)
     stop = threading.Event()
-    frame_count = min((n for n in (frames, source.frame_count) if n is not None), default=None)
-    with (
-        translator,
-        Pipeline(source, translator, sink, mode=mode, view=view, max_frames=frames) as pipeline,
-        LiveReport(frame_count, source.live, stats_path) as report,
-        _stopped_by_signals(stop),
-    ):
-        stats = pipeline.run(stop, report.update)
+    counts = (frames, *(feed.source.frame_count for feed in feeds))
+    frame_count = min((n for n in counts if n is not None), default=None)
+    huds = [hud for hud in (window_hud, file_hud) if hud is not None]
+    with ExitStack() as running:
+        running.enter_context(translator)
+        monitor = running.enter_context(Monitor())
+        pipeline = running.enter_context(
+            Pipeline(
+                feeds,
+                translator,
+                targets,
+                mode=chosen_mode,
+                view=View(view, [file_hud] if file_hud else []),
+                grid=Grid([feed.name for feed in feeds]) if grid and len(feeds) > 1 else None,
+                smooth=smooth,
+                max_frames=frames,
+            )
+        )
+        if metrics is not None:
+            endpoint = running.enter_context(served_metrics(metrics, pipeline.stats, monitor))
+            echo(f"metrics {endpoint.url}")
+        report = running.enter_context(
+            LiveReport(frame_count, any_live, stats_path, monitor.sample)
+        )
+        running.enter_context(_stopped_by_signals(stop))
+
+        def on_progress(stats: Statistics) -> None:
+            report.update(stats)
+            report.tell(pipeline.lost)
+            for hud in huds:
+                hud.figures = _hud_figures(translator, stats, monitor)
+
+        stats = pipeline.run(stop, on_progress)
         report.finish(
             stats,
             model=str(model_path),
             engine=translator.description,
-            source=source.description,
-            sink=sink.description,
-            mode=mode_for(source, mode),
+            source=", ".join(feed.source.description for feed in feeds),
+            sink=", ".join(target.sink.description for target in targets),
+            mode=chosen_mode,
         )
-    if source.warning:
-        click.echo(f"warning: {source.warning}", err=True)
-    click.echo(_told_result(stats, stopped=stop.is_set()))
+    for warning in (
+        *(feed.source.warning for feed in feeds),
+        *(target.sink.warning for target in targets),
+        *pipeline.notices,
+    ):
+        if warning:
+            click.echo(f"warning: {warning}", err=True)
+    echo(told_result(stats, stopped=stop.is_set()))
 
 
 def _chosen_model(model: str | None) -> tuple[Path, str]:
@@ -168,44 +260,17 @@ def _chosen_model(model: str | None) -> tuple[Path, str]:
     return found[-1], "the newest under runs/"
 
 
-def _refuse_overwriting(source_uri: str, sink_uri: str) -> None:
-    """Keep a user's own pictures and videos: results never take the place of the source."""
-    source, sink = Path(source_uri), Path(sink_uri)
-    if not (source.exists() and sink.exists()):
-        return
-    if sink.samefile(source) or (source.is_file() and sink.samefile(source.parent)):
-        raise SinkError(
-            f"the sink {sink_uri} would write over the source {source_uri}",
-            "another file or folder",
-            "name one with --sink",
-        )
+def _is_standard_output(uri: str) -> bool:
+    return uri.partition("?")[0] == "-"
 
 
-def _told_size(meta: ArtifactMeta) -> str:
-    height, width = meta.frame_size_px
-    if not meta.dynamic:
-        return f"{width}x{height}"
-    return f"any size in steps of {meta.size_multiple}, tuned for {width}x{height}"
-
-
-def _told_mode(mode: str, live: bool) -> str:
-    if mode == "throughput":
-        return "throughput (every frame, in order; the stages overlap)"
-    if live:
-        return "latency (the newest frame; older ones are dropped)"
-    return "latency (every frame, one after the other)"
-
-
-def _told_result(stats: Statistics, stopped: bool) -> str:
-    summary = stats.summary()
-    how = "stopped" if stopped else "done"
-    return (
-        f"{how}: {stats.frames_in} frames in, {stats.frames_out} out, "
-        f"{stats.dropped} dropped, {summary['fps']:.1f} fps; ms p50/p99: "
-        + ", ".join(
-            f"{stage} {summary[f'{stage}_p50_ms']:.1f}/{summary[f'{stage}_p99_ms']:.1f}"
-            for stage in STAGES
-        )
+def _hud_figures(translator: Translator, stats: Statistics, monitor: Monitor) -> HudFigures:
+    return HudFigures(
+        engine=translator.description.partition(",")[0],
+        precision=translator.meta.precision,
+        dropped=stats.dropped,
+        reopened=stats.reopened,
+        machine=monitor.sample(),
     )
 
 

@@ -3,127 +3,240 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from itertools import count, islice
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-
-from runtime.frame import Frame, Translated
-from runtime.mailbox import BoundedQueue, Ended, Mailbox
+from runtime.capture import Feed
+from runtime.delivery import Outlet, Target
+from runtime.frame import Translated
+from runtime.grid import Grid
+from runtime.modes import mode_for
+from runtime.present import Presenter
 from runtime.sinks import Sink
-from runtime.sources import Source, open_source
+from runtime.sources import Source
+from runtime.stages import Stages
 from runtime.stats import Statistics
 from runtime.translator import Translator
+from runtime.view import View
+from runtime.worker import one_by_one
 
-MODES = ("latency", "throughput")
-VIEWS = ("translated", "side-by-side")
+_LOOK_UP_EVERY_S = 0.05
+"""How soon a run sees that it is to stop."""
+_JOIN_SINK_S = 5.0
 
-_QUEUE_CAPACITY = 2
-_LOOK_UP_EVERY_S = 0.1
-"""How soon a run that waits for a frame sees that it is to stop."""
-_JOIN_SOURCE_S = 2.0
+Sources: TypeAlias = "Source | Feed | Sequence[Feed]"
+Sinks: TypeAlias = "Sink | Target | Sequence[Target]"
+HandOn: TypeAlias = Callable[[Translated], None]
 
 
 class Pipeline:
-    """One run of frames from a source through a translator to a sink.
+    """One run of frames from one or several sources through a translator to one or several sinks.
 
-    `latency`: one thread does a frame's whole way, one frame after the other; in front of it a
-    live source's thread leaves its newest frame in a mailbox, where it replaces an older one that
-    nobody took. `throughput`: capturing, translating and the sink overlap in threads with queues
-    of two between them; every frame arrives, in order, later.
+    `latency`: a live source's thread leaves its newest frame in an inbox, where it replaces an
+    older one that nobody took; one worker translates the freshest frame there is; each sink gets
+    the newest result when it has time. Of a file, one frame does its whole way before the next
+    one is read. `throughput`: capturing, translating (as many at once as the engine has streams)
+    and the sinks overlap, with queues of two between them; every frame arrives, in order, later.
 
-    The sink always runs in the thread that calls `run`, as a window must. An error in any thread
-    ends the run and is raised there. No thread outlives the run, but one: a source that is stuck
-    in `read` cannot be stopped from outside; it is left behind after two seconds, as a daemon,
-    and not closed. The run closes source and sink; the translator stays the caller's.
+    A window runs in the thread that calls `run`, every other sink in one of its own. A live source
+    that stalls or breaks is opened again if its feed says how. Any other error in any thread ends
+    the run and is raised by `run`. No thread outlives the run, but one that is stuck in a driver,
+    which is left behind, as a daemon, after seconds. The run closes sources and sinks; the
+    translator stays the caller's.
 
     Args:
-        source: where frames come from.
+        sources: where frames come from; several have names that differ.
         translator: what is done to them.
-        sink: where they go.
-        mode: `latency` or `throughput`; None: `latency` for a live source, else `throughput`.
-        view: `translated`, or `side-by-side` with the original on the left.
-        max_frames: stop after so many frames.
+        sinks: where they go.
+        mode: `latency` or `throughput`; None: `latency` for live sources, else `throughput`.
+        view: what is shown of each frame; None: the translation. (A window has a view of its own.)
+        grid: several sources come as one picture.
+        smooth: strength of the temporal smoothing, 0 to 1; None: none.
+        max_frames: stop after so many.
         keep_samples: keep the cost of each single frame in the statistics.
+
+    Raises:
+        ValueError: an unknown mode, or two sources of one name.
     """
 
     def __init__(
         self,
-        source: Source,
+        sources: Sources,
         translator: Translator,
-        sink: Sink,
+        sinks: Sinks,
         *,
         mode: str | None = None,
-        view: str = "translated",
+        view: View | None = None,
+        grid: Grid | None = None,
+        smooth: float | None = None,
         max_frames: int | None = None,
         keep_samples: bool = False,
     ) -> None:
-        if view not in VIEWS:
-            raise ValueError(f"view {view!r} is none of {VIEWS}")
-        self._source = source
+        self._feeds = _feeds(sources)
         self._translator = translator
-        self._sink = sink
-        self._mode = mode_for(source, mode)
-        self._view = view
+        self._targets = _targets(sinks)
+        self._live = any(feed.source.live for feed in self._feeds)
+        self._mode = mode_for(self._live, mode)
+        self._presenter = Presenter(view, grid, smooth)
         self._max_frames = max_frames
-        self._keep_samples = keep_samples
+        names = [feed.name for feed in self._feeds]
+        self.stats = Statistics(keep_samples, names if len(names) > 1 else ())
+        """What is counted, also while it runs."""
+        self.notices: list[str] = []
+        """What the user should know although no error came of it; complete after the run."""
         self._started = False
+        self._stages: Stages | None = None
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """The sources that are lost at this moment, by name, each with the reason."""
+        captures = self._stages.captures if self._stages else []
+        return {capture.name: capture.reason for capture in captures if capture.note}
 
     def run(
         self,
         stop: threading.Event | None = None,
         on_progress: Callable[[Statistics], None] | None = None,
     ) -> Statistics:
-        """Run until the source ends, the sink wants no more, or `stop` is set.
+        """Run until the sources end, a sink wants no more, or `stop` is set.
 
         What a sink wrote before `stop` or Ctrl-C is kept; after an error only what a live source
         gave is, since that cannot be had again.
 
         Args:
             stop: set by anyone, at any time.
-            on_progress: called in this thread after each frame, and while none comes.
+            on_progress: called in this thread after frames, and while none comes.
 
         Raises:
-            UserError: from the source, the translator or the sink.
+            UserError: from a source, the translator or a sink.
         """
-        stats = Statistics(self._keep_samples)
-        self._started = keep = True
-        frames = translated_frames(
-            self._source,
-            self._translator,
-            mode=self._mode,
-            view=self._view,
-            max_frames=self._max_frames,
-            stop=stop,
-            stats=stats,
-        )
+        self._started = True
+        stop = stop or threading.Event()
+        on_progress = on_progress or (lambda _: None)
+        outlets = [
+            Outlet(
+                target,
+                newest=self._live and self._mode == "latency",
+                live=self._live,
+                first=number == 0,
+                stats=self.stats,
+                max_frames=self._max_frames,
+            )
+            for number, target in enumerate(self._targets)
+        ]
+
+        def hand_on(frame: Translated) -> None:
+            for outlet in outlets:
+                if outlet.target.source in (None, frame.source):
+                    outlet.put(frame)
+
         try:
-            with closing(frames):
-                for frame in frames:
-                    if frame is not None:
-                        self._deliver(frame, stats)
-                    if on_progress is not None:
-                        on_progress(stats)
-                    if not self._sink.wants_more() or stats.frames_out == self._max_frames:
-                        break
+            if self._live or self._mode == "throughput":
+                self._overlapping(outlets, hand_on, stop, on_progress)
+            else:
+                self._one_by_one(outlets, hand_on, stop, on_progress)
+        finally:
+            for outlet in outlets:
+                if not outlet.join(_JOIN_SINK_S):
+                    self.notices.append(f"{outlet.target.sink.description} did not finish")
+            self.stats.ended()
+        for outlet in outlets:
+            if outlet.error is not None:
+                raise outlet.error
+        return self.stats
+
+    def _overlapping(
+        self,
+        outlets: list[Outlet],
+        hand_on: HandOn,
+        stop: threading.Event,
+        on_progress: Callable[[Statistics], None],
+    ) -> None:
+        latency = self._mode == "latency"
+        stages = self._stages = Stages(
+            self._feeds,
+            self._translator,
+            self._presenter,
+            hand_on,
+            newest=latency,
+            stats=self.stats,
+            max_frames=None if self._live else self._max_frames,
+        )
+        windows = [outlet for outlet in outlets if outlet.in_main_thread]
+        draining = False
+        with stages, self._closed_at_the_end(outlets):
+            for outlet in outlets:
+                outlet.start()
+            stages.start_workers(1 if latency else self._translator.streams)
+            while not stop.is_set():
+                if windows:
+                    for window in windows:
+                        window.pump(_LOOK_UP_EVERY_S)
+                elif draining:
+                    outlets[0].finished.wait(_LOOK_UP_EVERY_S)
+                else:
+                    stages.ended.wait(_LOOK_UP_EVERY_S)
+                stages.look_after()
+                on_progress(self.stats)
+                if stages.ended.is_set() and not draining:
+                    draining = True
+                    for outlet in outlets:
+                        outlet.keep = self._live or stages.error is None
+                        outlet.close(drain=True)
+                finished = [outlet.finished.is_set() for outlet in outlets]
+                if all(finished) if draining else any(finished):
+                    break
+        self.notices += _told_of(stages)
+        if stages.error is not None:
+            raise stages.error
+
+    def _one_by_one(
+        self,
+        outlets: list[Outlet],
+        hand_on: HandOn,
+        stop: threading.Event,
+        on_progress: Callable[[Statistics], None],
+    ) -> None:
+        steps = one_by_one(
+            self._feeds,
+            self._translator,
+            self._presenter,
+            hand_on,
+            stats=self.stats,
+            max_frames=self._max_frames,
+        )
+        with closing(steps), self._closed_at_the_end(outlets):
+            for _ in steps:
+                for outlet in outlets:
+                    outlet.pump(0.0)
+                on_progress(self.stats)
+                if stop.is_set() or any(outlet.finished.is_set() for outlet in outlets):
+                    break
+
+    @contextmanager
+    def _closed_at_the_end(self, outlets: list[Outlet]) -> Iterator[None]:
+        """Let no thread wait for an outlet any more; after an error keep only what was live."""
+        keep = True
+        try:
+            yield
+            keep = self._live or all(outlet.error is None for outlet in outlets)
         except Exception:
-            keep = self._source.live
+            keep = self._live
             raise
         finally:
-            stats.ended()
-            self._sink.close(keep)
-        return stats
+            for outlet in outlets:
+                outlet.keep = outlet.keep and keep
+                outlet.close(drain=False)
 
     def close(self) -> None:
-        """Close source and sink of a pipeline that never ran; `run` leaves nothing to do."""
+        """Close sources and sinks of a pipeline that never ran; `run` leaves nothing to do."""
         if not self._started:
-            self._source.close()
-            self._sink.close(keep=False)
+            for feed in self._feeds:
+                feed.source.close()
+            for target in self._targets:
+                target.sink.close(keep=False)
 
     def __enter__(self) -> Pipeline:
         return self
@@ -136,229 +249,22 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def _deliver(self, frame: Translated, stats: Statistics) -> None:
-        started_ns = time.perf_counter_ns()
-        self._sink.write(frame)
-        done_ns = time.perf_counter_ns()
-        stats.went_out(
-            frame.index,
-            frame.captured_at_ns,
-            done_ns,
-            {
-                "capture": frame.capture_ms,
-                "in": frame.in_ms,
-                "infer": frame.infer_ms,
-                "out": frame.out_ms,
-                "sink": (done_ns - started_ns) / 1e6,
-            },
-        )
+
+def _told_of(stages: Stages) -> list[str]:
+    """What the user should know of the sources after the run."""
+    return [capture.warning for capture in stages.captures if capture.warning]
 
 
-def mode_for(source: Source, mode: str | None = None) -> str:
-    """The mode asked for, or the one that fits the source."""
-    if mode is None:
-        return "latency" if source.live else "throughput"
-    if mode not in MODES:
-        raise ValueError(f"mode {mode!r} is none of {MODES}")
-    return mode
+def _feeds(sources: Sources) -> list[Feed]:
+    if isinstance(sources, Sequence):
+        names = [feed.name for feed in sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources have one name: {names}")
+        return list(sources)
+    return [sources if isinstance(sources, Feed) else Feed(sources)]
 
 
-def stream(
-    source: str | Path | Source,
-    model: str | Path | Translator,
-    *,
-    mode: str | None = None,
-    max_frames: int | None = None,
-) -> Iterator[Translated]:
-    """Translate a stream in a loop of your own: `for frame in stream("0", "model.onnx")`.
-
-    What is given by name is opened at the first frame and closed when the loop is left; a source
-    object is closed too, a translator object stays open.
-
-    Args:
-        source: a URI as `open_source` takes it, or an open source.
-        model: an `.onnx` or `.engine` file, or a translator.
-        mode: `latency` or `throughput`; None: `latency` for a live source, else `throughput`.
-        max_frames: end after so many.
-
-    Yields:
-        Frames whose `image` is translated, uint8 [H, W, 3] BGR, and `original` is the source's;
-        both are the caller's own.
-
-    Raises:
-        UserError: from the source or the translator.
-    """
-    with ExitStack() as opened:
-        if not isinstance(model, Translator):
-            model = opened.enter_context(Translator.load(model))
-        if isinstance(source, (str, Path)):
-            source = open_source(str(source))
-        frames = translated_frames(source, model, mode=mode_for(source, mode))
-        arrived = (frame for frame in opened.enter_context(closing(frames)) if frame is not None)
-        yield from islice(arrived, max_frames)
-
-
-def translated_frames(
-    source: Source,
-    translator: Translator,
-    *,
-    mode: str,
-    view: str = "translated",
-    max_frames: int | None = None,
-    stop: threading.Event | None = None,
-    stats: Statistics | None = None,
-) -> Generator[Translated | None, None, None]:
-    """The stream behind `Pipeline` and `stream`; closes the source at its end.
-
-    Yields:
-        A frame; or None where none came for a tenth of a second, so that the caller can look up.
-    """
-    stop = stop or threading.Event()
-    stats = stats or Statistics()
-
-    def translate(frame: Frame) -> Translated:
-        return _translate(translator, frame, view)
-
-    if mode == "throughput":
-        return _overlapped(source, translate, max_frames, stop, stats)
-    if source.live:
-        return _newest(source, translate, stop, stats)
-    return _one_by_one(source, translate, max_frames, stop, stats)
-
-
-Translate: TypeAlias = Callable[[Frame], Translated]
-
-
-def _newest(
-    source: Source, translate: Translate, stop: threading.Event, stats: Statistics
-) -> Generator[Translated | None, None, None]:
-    mailbox: Mailbox[Frame] = Mailbox()
-
-    def capture() -> None:
-        for frame in _captured(source, None, stop, stats):
-            if mailbox.closed:
-                return
-            if mailbox.put(frame) is not None:
-                stats.was_dropped()
-
-    with _threads(source, capture=(capture, mailbox)):
-        while not stop.is_set():
-            try:
-                frame = mailbox.take(_LOOK_UP_EVERY_S)
-            except Ended:
-                return
-            yield None if frame is None else translate(frame)
-
-
-def _overlapped(
-    source: Source,
-    translate: Translate,
-    max_frames: int | None,
-    stop: threading.Event,
-    stats: Statistics,
-) -> Generator[Translated | None, None, None]:
-    captured: BoundedQueue[Frame] = BoundedQueue(_QUEUE_CAPACITY)
-    translated: BoundedQueue[Translated] = BoundedQueue(_QUEUE_CAPACITY)
-
-    def capture() -> None:
-        for frame in _captured(source, max_frames, stop, stats):
-            if not captured.put(frame):
-                return
-
-    def work() -> None:
-        while (frame := captured.take()) is not None:
-            if not translated.put(translate(frame)):
-                return
-
-    with _threads(source, capture=(capture, captured), translate=(work, translated)):
-        while not stop.is_set():
-            try:
-                yield translated.take(_LOOK_UP_EVERY_S)
-            except Ended:
-                return
-
-
-def _one_by_one(
-    source: Source,
-    translate: Translate,
-    max_frames: int | None,
-    stop: threading.Event,
-    stats: Statistics,
-) -> Generator[Translated | None, None, None]:
-    with closing(source):
-        for frame in _captured(source, max_frames, stop, stats):
-            yield translate(frame)
-
-
-def _captured(
-    source: Source, max_frames: int | None, stop: threading.Event, stats: Statistics
-) -> Iterator[Frame]:
-    for _ in count() if max_frames is None else range(max_frames):
-        if stop.is_set() or (frame := source.read()) is None:
-            return
-        stats.came_in()
-        yield frame
-
-
-@contextmanager
-def _threads(
-    source: Source,
-    **stages: tuple[Callable[[], None], Mailbox[Any] | BoundedQueue[Any]],
-) -> Iterator[None]:
-    """Run each stage in a thread of its own, the first of them the one that reads the source.
-
-    A stage that ends closes the passage that it puts into, with its error if it had one.
-    """
-
-    def run(body: Callable[[], None], passage: Mailbox[Any] | BoundedQueue[Any]) -> None:
-        error: BaseException | None = None
-        try:
-            body()
-        except Ended:
-            pass
-        except BaseException as caught:  # noqa: BLE001 - raised again in the thread that takes
-            error = caught
-        finally:
-            passage.close(error)
-
-    threads = [
-        threading.Thread(target=run, args=stage, name=f"p2p-{name}", daemon=True)
-        for name, stage in stages.items()
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        for _, passage in stages.values():
-            passage.close()
-        reader, *others = threads
-        for thread in others:
-            thread.join()
-        reader.join(_JOIN_SOURCE_S)
-        if not reader.is_alive():
-            source.close()
-
-
-def _translate(translator: Translator, frame: Frame, view: str) -> Translated:
-    started_ns = time.perf_counter_ns()
-    batch = translator.prepare(frame.image)
-    prepared_ns = time.perf_counter_ns()
-    batch = translator.infer(batch)
-    inferred_ns = time.perf_counter_ns()
-    height, width = frame.image.shape[:2]
-    image = translator.finish(batch, (height, width))
-    if view == "side-by-side":
-        image = np.concatenate((frame.image, image), axis=1)
-    finished_ns = time.perf_counter_ns()
-    return Translated(
-        image=image,
-        index=frame.index,
-        captured_at_ns=frame.captured_at_ns,
-        capture_ms=frame.capture_ms,
-        name=frame.name,
-        original=frame.image,
-        in_ms=(prepared_ns - started_ns) / 1e6,
-        infer_ms=(inferred_ns - prepared_ns) / 1e6,
-        out_ms=(finished_ns - inferred_ns) / 1e6,
-    )
+def _targets(sinks: Sinks) -> list[Target]:
+    if isinstance(sinks, Sequence):
+        return list(sinks)
+    return [sinks if isinstance(sinks, Target) else Target(sinks)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,21 @@ class LiveReport:
     """Tells on stderr how a run goes: a moving line on a terminal, plain lines elsewhere.
 
     Args:
+        machine: gives the machine's figures, for the statistics.
         frame_count: how many frames will come; None: endless or not known.
         live: show the age of frames, which counts there; else how long the network takes.
         stats_path: also write JSON lines there, one a second and the summary at the end.
     """
 
-    def __init__(self, frame_count: int | None, live: bool, stats_path: Path | None) -> None:
+    def __init__(
+        self,
+        frame_count: int | None,
+        live: bool,
+        stats_path: Path | None,
+        machine: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self._machine = machine
+        self._told: set[str] = set()
         self._stage = "age" if live else "infer"
         self._open = ExitStack()
         self._last_frames = 0
@@ -57,19 +67,31 @@ class LiveReport:
             line = self._line(stats, now_s - self._last_line_at_s)
             self._last_line_at_s = now_s
             if self._progress is None:
-                sys.stderr.write(f"{stats.frames_out} frames, {line}\n")
+                self._write_line(f"{stats.frames_out} frames, {line}")
             else:
                 self._progress.update(self._task, completed=stats.frames_out, description=line)
                 self._progress.refresh()
         if now_s - self._last_json_at_s >= _JSON_LINE_EVERY_S:
             self._last_json_at_s = now_s
-            self._write_json({**stats.summary(), "final": False})
+            self._write_json({**self._figures(stats), "final": False})
+
+    def tell(self, news: Mapping[str, str]) -> None:
+        """Say what is new, once: a camera that was lost, and that it is back.
+
+        Args:
+            news: for each source that is lost now, why.
+        """
+        for name in self._told - news.keys():
+            self._write_line(f"{name or 'the source'} is back")
+        for name in news.keys() - self._told:
+            self._write_line(f"{name or 'the source'} was lost: {news[name]}; opening it again")
+        self._told = set(news)
 
     def finish(self, stats: Statistics, **told: str) -> None:
         """Write the summary as the last JSON line, with what was `told` about the run."""
         if self._progress is not None:
             self._progress.update(self._task, completed=stats.frames_out, description="done")
-        self._write_json({**stats.summary(), **told, "final": True})
+        self._write_json({**self._figures(stats), **told, "final": True})
 
     def __enter__(self) -> LiveReport:
         if self._progress is not None:
@@ -91,6 +113,22 @@ class LiveReport:
             f"p50 {stats.percentile_ms(self._stage, 50):.1f} "
             f"p99 {stats.percentile_ms(self._stage, 99):.1f} ms, {stats.dropped} dropped"
         )
+
+    def _figures(self, stats: Statistics) -> dict[str, object]:
+        figures: dict[str, object] = {**stats.summary()}
+        if stats.by_source:
+            figures["sources"] = {name: of.summary() for name, of in stats.by_source.items()}
+        if len(stats.by_sink) > 1:
+            figures["sinks"] = stats.by_sink_summary()
+        if self._json_lines is not None:
+            figures["machine"] = self._machine()
+        return figures
+
+    def _write_line(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            sys.stderr.write(line + "\n")
 
     def _write_json(self, values: dict[str, object]) -> None:
         if self._json_lines is not None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import pytest
 from onnx_models import write_negative
+from pairs import write_training_pairs
 
 from runtime.sources.synthetic import SyntheticSource
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Optimised models that tests make do not go into the user's cache."""
+    before = os.environ.get("P2P_CACHE")
+    os.environ["P2P_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["P2P_CACHE"]
+    else:
+        os.environ["P2P_CACHE"] = before
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +67,9 @@ def decoded(path: Path) -> list:
         if not came:
             return images
         images.append(image)
+
+
+@pytest.fixture(scope="session")
+def training_pairs(tmp_path_factory):
+    """Pairs of 128 pixels, B = 255 - A: `train/` with eight and `val/` with three. Only read."""
+    return write_training_pairs(tmp_path_factory.mktemp("pairs"), 8, 3)

@@ -1,0 +1,163 @@
+"""From the worker to the sinks: each at its own speed, none in the way of another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from runtime.frame import Translated
+from runtime.mailbox import Ended, Inbox
+from runtime.sinks import Sink
+from runtime.stats import Statistics
+
+_QUEUE_CAPACITY = 2
+_LOOK_UP_EVERY_S = 0.05
+"""How soon a sink that waits for a frame sees that it is to stop; a window looks at its keys."""
+
+
+@dataclass
+class Target:
+    """A sink, and which frames go to it."""
+
+    sink: Sink
+    source: str | None = None
+    """Of several sources, the one whose frames it gets; None: all, or the grid of them."""
+
+
+class Outlet:
+    """One sink behind an inbox of its own, in a thread of its own.
+
+    `newest`: the sink gets the newest frame when it has time for one, however slow it is;
+    otherwise it gets every frame, and `put` waits for it.
+
+    Args:
+        target: the sink; it is closed at the end, in the thread that wrote to it.
+        newest: as above.
+        live: after an error, keep what was written: it cannot be had again.
+        first: whether its frames are the run's `frames_out`; of the others only what is told of
+            each sink apart is counted.
+        stats: what is counted.
+        max_frames: take no more than so many.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        newest: bool,
+        live: bool,
+        first: bool,
+        stats: Statistics,
+        max_frames: int | None = None,
+    ) -> None:
+        self.target = target
+        self.error: BaseException | None = None
+        self.finished = threading.Event()
+        self.keep = True
+        """Whether to keep what is in an unfinished file; set before `close`."""
+        self._first = first
+        self._live = live
+        self._stats = stats
+        self._left = max_frames
+        self._inbox: Inbox[Translated] = Inbox(newest=newest, capacity=_QUEUE_CAPACITY)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def in_main_thread(self) -> bool:
+        """Whether `pump` has to be called: windows work in the main thread only."""
+        return self.target.sink.main_thread
+
+    def start(self) -> None:
+        """Begin to take frames."""
+        if not self.in_main_thread:
+            self._thread = threading.Thread(target=self._run, name="p2p-sink", daemon=True)
+            self._thread.start()
+
+    def put(self, frame: Translated) -> None:
+        """Leave a frame for the sink."""
+        if frame.note and not self.target.sink.shows_notes:
+            return
+        lost = self._inbox.put(frame)
+        if lost is not None and lost is not frame and not lost.note:
+            if self._first:
+                self._stats.of(lost.source).was_dropped()
+            self._stats.sink_missed(self.target.sink.description)
+
+    def pump(self, timeout_s: float) -> None:
+        """In the main thread: show what waits, or look at the keys when nothing came in time."""
+        if self.finished.is_set():
+            time.sleep(timeout_s)
+            return
+        try:
+            self._step(timeout_s)
+        except Ended:
+            self._finish()
+        except BaseException as error:  # noqa: BLE001 - raised again by the pipeline
+            self._fail(error)
+            self._finish()
+
+    def close(self, drain: bool) -> None:
+        """Say that nothing will follow; `drain`: what waits is still written."""
+        self._inbox.close()
+        if not drain:
+            self._inbox.empty()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the sink is closed; False when it is stuck, and left behind."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        if not self.finished.is_set():
+            self._finish()
+        return True
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._step(_LOOK_UP_EVERY_S)
+        except Ended:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            self._fail(error)
+        self._finish()
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self.keep = self._live or not isinstance(error, Exception)  # Ctrl-C is no failure
+
+    def _step(self, timeout_s: float) -> None:
+        sink = self.target.sink
+        for _, frame in self._inbox.take(timeout_s):
+            started_ns = time.perf_counter_ns()
+            sink.write(frame)
+            if not frame.note:
+                self._wrote(frame, started_ns, time.perf_counter_ns())
+        if not sink.wants_more() or self._left == 0:
+            raise Ended
+
+    def _wrote(self, frame: Translated, started_ns: int, done_ns: int) -> None:
+        if self._left is not None:
+            self._left -= 1
+        self._stats.sink_took(self.target.sink.description, (done_ns - frame.captured_at_ns) / 1e6)
+        if self._first:
+            self._stats.of(frame.source).went_out(
+                frame.index,
+                frame.captured_at_ns,
+                done_ns,
+                {
+                    "capture": frame.capture_ms,
+                    "in": frame.in_ms,
+                    "infer": frame.infer_ms,
+                    "out": frame.out_ms,
+                    "sink": (done_ns - started_ns) / 1e6,
+                },
+            )
+
+    def _finish(self) -> None:
+        self._inbox.close()
+        try:
+            self.target.sink.close(self.keep)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            self.error = self.error or error
+        self.finished.set()

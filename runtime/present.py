@@ -1,0 +1,41 @@
+"""What is shown of a translated frame: smoothed, in a grid, in a view."""
+
+from __future__ import annotations
+
+from runtime.frame import Translated
+from runtime.grid import Grid
+from runtime.smooth import Smoother
+from runtime.view import View
+
+
+class Presenter:
+    """Brings translated frames to the form in which the sinks get them. One thread at a time.
+
+    Args:
+        view: what of a frame is shown; None: the translation as it is.
+        grid: several sources come as one picture; None: each by itself.
+        smooth: strength of the temporal smoothing, 0 to 1; None: none.
+    """
+
+    def __init__(
+        self, view: View | None = None, grid: Grid | None = None, smooth: float | None = None
+    ) -> None:
+        self._view = view
+        self._grid = grid
+        self._smooth = smooth
+        self._smoothers: dict[str, Smoother] = {}
+
+    def __call__(self, frame: Translated) -> Translated:
+        """The frame as it is to be shown; `image` is the caller's, and may be `translated`."""
+        if self._smooth is not None and not frame.note:
+            if frame.source not in self._smoothers:
+                self._smoothers[frame.source] = Smoother(self._smooth)
+            assert frame.original is not None
+            frame.translated = frame.image = self._smoothers[frame.source].smooth(
+                frame.original, frame.image, frame.captured_at_ns
+            )
+        if self._grid is not None:
+            frame = self._grid.update(frame)
+        if self._view is not None:
+            frame.image = self._view.picture(frame)
+        return frame

@@ -1,0 +1,112 @@
+"""What a command line names: sources with names, and sinks for them."""
+
+import pytest
+
+from runtime.errors import SinkError, SourceError
+from runtime.opening import open_feeds, open_targets, refuse_overwriting
+
+DRAWN = "synthetic://?size=64x48&frames=2"
+LIVE = "synthetic://?size=64x48&fps=30"
+
+
+@pytest.fixture
+def feeds():
+    opened = []
+
+    def open_(*texts, **options):
+        opened.extend(open_feeds(texts, **options))
+        return list(opened)
+
+    yield open_
+    for feed in opened:
+        feed.source.close()
+
+
+def names(feeds):
+    return [feed.name for feed in feeds]
+
+
+def test_one_source_needs_no_name(feeds):
+    assert names(feeds(DRAWN)) == [""]
+
+
+def test_a_name_stands_before_the_uri(feeds):
+    assert names(feeds(f"front={DRAWN}", f"back-door={DRAWN}")) == ["front", "back-door"]
+
+
+def test_several_without_names_get_short_ones_of_their_own(feeds, clip, tmp_path):
+    other = tmp_path / "garden.mp4"
+    other.write_bytes(clip.read_bytes())
+    assert names(feeds(str(clip), str(other), DRAWN)) == [clip.stem, "garden", "synthetic"]
+
+
+def test_an_equals_sign_in_an_address_or_in_a_file_makes_no_name(feeds, clip, tmp_path):
+    file = tmp_path / "a=b.mp4"
+    file.write_bytes(clip.read_bytes())
+    (feed,) = feeds(str(file))
+    assert feed.name == ""
+
+
+def test_two_sources_of_one_name_are_refused_with_the_way_to_name_them():
+    with pytest.raises(SourceError, match=r"2 sources are called synthetic.*--source left="):
+        open_feeds([DRAWN, DRAWN])
+    with pytest.raises(SourceError, match="called front"):
+        open_feeds([f"front={DRAWN}", f"front={DRAWN}"])
+
+
+def test_when_one_does_not_open_the_others_are_closed(monkeypatch):
+    opened = []
+
+    def open_one(uri, **_):
+        if uri == "nothing":
+            raise SourceError("no such source", "one", "name one")
+        opened.append(uri)
+        return type("Source", (), {"close": lambda self: opened.remove(uri)})()
+
+    monkeypatch.setattr("runtime.opening.open_source", open_one)
+    with pytest.raises(SourceError):
+        open_feeds(["a=one", "b=two", "c=nothing"])
+    assert opened == []
+
+
+def test_a_feed_opens_its_source_again(feeds):
+    (feed,) = feeds(LIVE)
+    again = feed.reopen()
+    assert again.size_px == (48, 64)
+    again.close()
+
+
+def test_what_is_asked_of_cameras_reaches_the_source(feeds):
+    (feed,) = feeds("synthetic://", size_px=(96, 128), fps=12.5)
+    assert (feed.source.size_px, feed.source.fps) == ((96, 128), 12.5)
+
+
+def test_several_sources_and_one_file_need_a_grid_or_a_file_for_each(feeds, tmp_path):
+    two = feeds(f"left={DRAWN}", f"right={DRAWN}")
+    with pytest.raises(SinkError, match=r"--grid.*\{source\}"):
+        open_targets([str(tmp_path / "out.mp4")], two, grid=False)
+    targets = open_targets([str(tmp_path / "out-{source}.mp4")], two, grid=False)
+    assert [target.source for target in targets] == ["left", "right"]
+    assert "out-left.mp4" in targets[0].sink.description
+    (target,) = open_targets([str(tmp_path / "out.mp4")], two, grid=True)
+    assert target.source is None
+
+
+def test_one_sink_twice_is_refused(feeds, tmp_path):
+    one = feeds(DRAWN)
+    path = str(tmp_path / "out.mp4")
+    with pytest.raises(SinkError, match="named twice"):
+        open_targets([path, path], one, grid=False)
+
+
+def test_a_video_gets_the_rate_of_its_source(feeds, clip, tmp_path):
+    (target,) = open_targets([str(tmp_path / "out.mp4")], feeds(str(clip)), grid=False)
+    assert "12.5 fps" in target.sink.description
+
+
+def test_a_result_never_takes_the_place_of_its_source(clip):
+    with pytest.raises(SinkError, match="write over the source"):
+        refuse_overwriting([f"front={clip}"], [str(clip)])
+    with pytest.raises(SinkError, match="write over the source"):
+        refuse_overwriting([str(clip)], ["none", str(clip.parent)])
+    refuse_overwriting([str(clip)], [str(clip.parent / "other.mp4"), "display://0"])
