@@ -34,6 +34,7 @@ demo: install
 	@echo "look at  runs/demo/translated.mp4  runs/demo/parity.html  runs/demo/samples/"
 
 test: install lint types
+	tools/test-packages.sh
 	$(BIN)/python -m pytest
 
 lint: install

@@ -15,6 +15,9 @@ _QUEUE_CAPACITY = 2
 _LOOK_UP_EVERY_S = 0.05
 """How soon a sink that waits for a frame sees that it is to stop; a window looks at its keys."""
 
+_PATIENCE_S = 1.2
+"""How long a sink may go on with the frame that it has when the run is over."""
+
 
 @dataclass
 class Target:
@@ -106,7 +109,10 @@ class Outlet:
     def join(self, timeout_s: float) -> bool:
         """Wait until the sink is closed; False when it is stuck, and left behind."""
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(_PATIENCE_S)
+            if self._thread.is_alive():
+                self.target.sink.interrupt()
+                self._thread.join(timeout_s)
             return not self._thread.is_alive()
         if not self.finished.is_set():
             self._finish()

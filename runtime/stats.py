@@ -66,7 +66,6 @@ class Histogram:
                 return min(max(upper_ms, self._least_ms), self._most_ms)
         return 0.0
 
-
     @property
     def total(self) -> int:
         """How many latencies were counted."""

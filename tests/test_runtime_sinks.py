@@ -1,5 +1,6 @@
 """Sinks: what is written, that it is whole or not there, and at which rate it plays."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import decoded
 
-from runtime.errors import SinkError, UserError
+from runtime.errors import SinkError
 from runtime.frame import Frame
 from runtime.sinks import open_sink
 from runtime.sinks.frame_rate import nearest_rate
-from runtime.sinks.window import DisplaySink
+from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.synthetic import SyntheticSource, index_in
 
@@ -180,50 +181,46 @@ def test_an_image_file_takes_one_picture_and_refuses_a_second(tmp_path):
     assert not path.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+@pytest.mark.parametrize("name", ["file/out.mp4", "file/sub/", "file/out.png", "file"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_first_frame(tmp_path, name):
     (tmp_path / "file").touch()
-    for name in ("out.mp4", "sub/", "out.png"):
-        sink = open_sink(f"{tmp_path}/file/{name}")
-        with pytest.raises(UserError, match="could not be written"):
-            write_all(sink, [Frame(np.zeros((4, 4, 3), np.uint8), 0)])
+    with pytest.raises(SinkError, match="could not be written"):
+        open_sink(f"{tmp_path}/{name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "sub/out.mkv", "sub/", "out.png"])
+def test_a_file_system_that_takes_no_file_is_refused_before_the_first_frame(name):
+    """`/proc` takes none, not even root's."""
+    with pytest.raises(SinkError, match="could not be written"):
+        open_sink(f"/proc/{name}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused_before_the_first_frame(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SinkError, match="could not be written"):
+        open_sink(f"{tmp_path}/out.mp4")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("uri", ["", " ", "file://", ".mp4", "sub/.png"])
+def test_a_sink_without_a_name_is_refused(uri):
+    with pytest.raises(SinkError, match="no name"):
+        open_sink(uri)
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path):
+    with pytest.raises(SinkError, match="bytes long"):
+        open_sink(f"{tmp_path}/{'n' * 250}.mp4")
+
+
+def test_a_folder_where_a_file_is_meant_is_refused(tmp_path):
+    with pytest.raises(SinkError, match="is a folder"):
+        VideoSink(tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["out.gif", "rtmp://host/app", "out.mp4.txt"])
 def test_an_unknown_sink_is_refused_with_what_is_accepted(uri):
     with pytest.raises(SinkError, match=r"display://0.*none"):
         open_sink(uri)
-
-
-def test_a_window_without_a_screen_is_an_error_and_not_the_end_of_the_process(monkeypatch):
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(SinkError, match="--sink"):
-        DisplaySink()
-
-
-def test_a_screen_that_does_not_answer_is_an_error_and_not_the_end_of_the_process(monkeypatch):
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.setenv("DISPLAY", ":977")
-    with pytest.raises(SinkError, match="--sink"):
-        DisplaySink()
-
-
-@pytest.mark.parametrize(("key", "visible"), [(ord("q"), 1), (27, 1), (-1, 0)])
-def test_q_escape_or_the_close_button_end_a_window(monkeypatch, key, visible):
-    """OpenCV's window functions are replaced: a machine that runs tests has no screen."""
-    keys = iter([-1, key])
-    shown = []
-    monkeypatch.setattr("runtime.sinks.window._check_screen", lambda: None)
-    for name in ("namedWindow", "resizeWindow", "destroyWindow"):
-        monkeypatch.setattr(cv2, name, lambda *_: None)
-    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
-    monkeypatch.setattr(cv2, "waitKey", lambda wait_ms: next(keys))
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1 if len(shown) == 1 else visible)
-    sink = open_sink("display://0", fps=25, live=True)
-    frames = list(numbered(2))
-    sink.write(frames[0])
-    assert sink.wants_more()
-    sink.write(frames[1])
-    assert not sink.wants_more()
-    assert len(shown) == 2
-    sink.close()

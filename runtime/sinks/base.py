@@ -8,10 +8,24 @@ from runtime.frame import Frame
 
 
 class Sink(Protocol):
-    """Takes frames, in order, from one thread. Whoever opened it closes it."""
+    """Takes frames, in order. Whoever opened it closes it.
+
+    `write`, `wants_more` and `close` are called from one thread, whichever it is; a sink may be
+    made in another. With `main_thread` that one is the thread in which the program started:
+    window systems want it so.
+    """
 
     description: str
     """For people: `night.mp4, mp4v, 25 fps`."""
+    main_thread: bool
+    """True for a window, which the main thread must serve."""
+    shows_notes: bool
+    """Whether it wants frames that carry a note and no new picture, such as those of a camera that
+    is being opened again: someone watches it now. A recording does not."""
+    notice: str
+    """Something to tell when it was opened, such as a video that a killed run left; else empty."""
+    warning: str
+    """Something to tell at the end, such as frames of another size; else empty."""
 
     def write(self, frame: Frame) -> None:
         """Show or keep a frame; it is not read after this returns.
@@ -23,6 +37,13 @@ class Sink(Protocol):
     def wants_more(self) -> bool:
         """Whether another frame may come; called between frames, and while none comes."""
 
+    def interrupt(self) -> None:
+        """Get a `write` that waits for someone back at once; its frame may be lost.
+
+        Called from any thread. Nothing to do where a `write` never waits for more than a second.
+        Only `close` follows.
+        """
+
     def close(self, keep: bool = True) -> None:
         """Finish, or throw an unfinished file away (`keep=False`). May be called twice.
 
@@ -31,17 +52,29 @@ class Sink(Protocol):
         """
 
 
-class NoSink:
+class BaseSink:
+    """What most sinks have in common: any thread, nothing to tell, always another frame."""
+
+    main_thread = False
+    shows_notes = False
+    notice: str = ""
+    warning: str = ""
+
+    def wants_more(self) -> bool:
+        """Always."""
+        return True
+
+    def interrupt(self) -> None:
+        """Nothing waits for anyone."""
+
+
+class NoSink(BaseSink):
     """Takes every frame and keeps none: for measuring."""
 
     description = "none"
 
     def write(self, frame: Frame) -> None:
         """Forget the frame."""
-
-    def wants_more(self) -> bool:
-        """Always."""
-        return True
 
     def close(self, keep: bool = True) -> None:
         """Nothing to finish."""

@@ -10,15 +10,21 @@ from runtime.errors import SinkError
 from runtime.files import written_whole
 from runtime.frame import Frame
 from runtime.images import IMAGE_SUFFIXES
+from runtime.sinks.base import BaseSink
+from runtime.sinks.writable import check_file, check_folder
 
 
-class ImageFolderSink:
+class ImageFolderSink(BaseSink):
     """Image files in a folder: with the source's file names, else `frame_000000.png` onwards.
 
     Each file is whole or not there; those before an interruption stay.
+
+    Raises:
+        SinkError: the folder could not be written to.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_folder(folder)
         self._folder = folder
         self.description = f"{folder}/, image files"
 
@@ -26,18 +32,19 @@ class ImageFolderSink:
         """Write one file."""
         _write_image(self._folder / (frame.name or f"frame_{frame.index:06d}.png"), frame)
 
-    def wants_more(self) -> bool:
-        """Always."""
-        return True
-
     def close(self, keep: bool = True) -> None:
         """Nothing to finish."""
 
 
-class ImageSink:
-    """One image file, for a source of one image."""
+class ImageSink(BaseSink):
+    """One image file, for a source of one image.
+
+    Raises:
+        SinkError: the file could not be written.
+    """
 
     def __init__(self, path: Path) -> None:
+        check_file(path)
         self._path = path
         self._frame: Frame | None = None
         self.description = str(path)
@@ -51,10 +58,6 @@ class ImageSink:
                 f"name a folder instead: {self._path.with_suffix('')}/",
             )
         self._frame = frame
-
-    def wants_more(self) -> bool:
-        """Also a second one, to be told from it."""
-        return True
 
     def close(self, keep: bool = True) -> None:
         """Write the file."""

@@ -1,158 +1,208 @@
-"""Writing a video file that is whole or not there."""
+"""Writing a video file that is whole or not there, and not lost when the run is killed."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from runtime.errors import SinkError
-from runtime.files import written_whole
-from runtime.frame import Frame
+from runtime.errors import SinkError, UserError
+from runtime.files import write_error
+from runtime.frame import Frame, Image, resized
 from runtime.quiet import quiet_opencv
-from runtime.sinks.frame_rate import nearest_rate, store_rate
+from runtime.sinks.base import BaseSink
+from runtime.sinks.encoders import Encoder, open_encoder
+from runtime.sinks.frame_rate import nearest_rate
+from runtime.sinks.leftovers import recovered
+from runtime.sinks.writable import check_file
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv")
+CODECS = {"avc1": "avc1", "mp4v": "mp4v", "mjpg": "MJPG", "xvid": "XVID"}
+"""What a user may ask for, and what OpenCV calls it."""
 DEFAULT_FPS = 25.0
 """For a source that has no rate, such as a folder of images."""
 
 _LOOK_AT_DISK_EVERY = 32
 _DISK_RESERVE = 1 << 20
+_AHEAD_S = 0.5
+"""How far a live video may run ahead of life before a picture is left out."""
 
 
-class VideoSink:
+class VideoSink(BaseSink):
     """A video file, made with the first frame's size, renamed to its name when it is finished.
+
+    After a kill the unfinished file lies beside, as `.night.mp4.1234.part.mkv`, and plays; the
+    next sink of that name makes `night-recovered-1.mp4` of it and says so in `notice`. An MP4
+    loses at most the last second that way (12 pictures of camera noise), Matroska and AVI the
+    last 256 KiB; `runtime.sinks.encoders` says why.
 
     OpenCV's writer tells nobody when the disk is full, so `close` reads back what it wrote.
 
     Args:
         path: ends in one of `VIDEO_SUFFIXES`.
         fps: the rate, kept exactly (30000/1001 too); None: 25.
-        live: repeat a picture where frames were dropped, so that the video plays at the speed of
-            life.
+        live: pictures come in their own time: repeat one where frames were dropped, so that the
+            video plays at the speed of life, and fit a frame of another size into the first one's.
+        codec: one of `CODECS`; None: H.264 in MP4 and Matroska if OpenCV has it, else MPEG-4.
+        sound_left_out: the source has sound; say that the file has none.
+
+    Raises:
+        SinkError: the file could not be written, or this OpenCV lacks the codec.
     """
 
-    def __init__(self, path: Path, fps: float | None = None, live: bool = False) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        fps: float | None = None,
+        live: bool = False,
+        *,
+        codec: str | None = None,
+        sound_left_out: bool = False,
+    ) -> None:
+        check_file(path)
+        self.path = path
+        """The finished file."""
         self._rate = nearest_rate(fps or DEFAULT_FPS)
         self._live = live
-        self._codec = _codec_for(path.suffix.lower())
-        self._unfinished = ExitStack()
-        self._writer: cv2.VideoWriter | None = None
-        self._beside = path
+        self._codec = _codec_for(path.suffix.lower(), codec)
+        self._encoder: Encoder | None = None
         self._size_px = (0, 0)
+        self._canvas: Image | None = None
+        self._odd_size_px = (0, 0)
         self._first_captured_at_ns = 0
         self._written = 0
-        self.description = f"{path}, {self._codec}, {float(self._rate):.5g} fps"
+        self.notice = recovered(path)
+        self.description = f"{path}, {self._codec}, {float(self._rate):.5g} fps" + (
+            ", without the source's sound" if sound_left_out else ""
+        )
 
     def write(self, frame: Frame) -> None:
         """Write a frame (more than once where a live source dropped some before it)."""
-        if self._writer is None:
-            self._open(frame)
-        assert self._writer is not None
-        size_px = frame.image.shape[:2]
-        if size_px != self._size_px:
-            raise SinkError(
-                f"a frame of {size_px[1]}x{size_px[0]} came for {self._path}",
-                f"{self._size_px[1]}x{self._size_px[0]}, as the first one had",
-                "write images of different sizes to a folder",
-            )
-        for _ in range(self._copies(frame)):
-            self._writer.write(frame.image)
+        if self._encoder is None:
+            height, width = frame.image.shape[:2]
+            self._size_px = (height, width)
+            self._encoder = open_encoder(self.path, self._codec, self._rate, self._size_px)
+            self._first_captured_at_ns = frame.captured_at_ns
+        copies = self._copies(frame)
+        image = self._of_one_size(frame.image) if copies else frame.image
+        for _ in range(copies):
+            self._encoder.write(image)
             self._written += 1
-        if self._written % _LOOK_AT_DISK_EVERY == 0:
-            self._check_room()
-
-    def wants_more(self) -> bool:
-        """Always."""
-        return True
+            if self._written % _LOOK_AT_DISK_EVERY == 0:
+                self._check_room()
 
     def close(self, keep: bool = True) -> None:
-        """Finish the file and check that every frame is in it, or remove it."""
-        writer, self._writer = self._writer, None
-        if writer is None:
+        """Finish the file and check that every frame is in it, or remove it.
+
+        Where finishing fails the unfinished file stays, until `close(keep=False)`.
+        """
+        encoder = self._encoder
+        if encoder is None:
             return
-        with self._unfinished:  # its end renames the file, or removes it after an error
-            writer.release()
-            if not keep:
-                self._beside.unlink(missing_ok=True)
-                self._unfinished.pop_all()
-                return
-            store_rate(self._beside, self._rate)
-            if not _holds(self._beside, self._written):
+        if not keep:
+            self._encoder = None
+            encoder.stop()
+            encoder.part.unlink(missing_ok=True)
+            return
+        try:
+            encoder.finish()
+            if not _holds(encoder.part, self._written, self.path.suffix.lower()):
                 raise SinkError(
-                    f"{self._path} does not hold the {self._written} frames that were written",
+                    f"{self.path} does not hold the {self._written} frames that were written",
                     "room for the whole file (is the disk full?)",
                     "free some space or name a folder on another disk",
                 )
+            encoder.part.replace(self.path)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self._encoder = None
 
-    def _open(self, frame: Frame) -> None:
-        height, width = frame.image.shape[:2]
-        self._beside = self._unfinished.enter_context(written_whole(self._path))
-        with quiet_opencv():
-            writer = cv2.VideoWriter(
-                str(self._beside),
-                cv2.VideoWriter.fourcc(*self._codec),
-                float(self._rate),
-                (width, height),
-            )
-        if not writer.isOpened():
+    def _of_one_size(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        full_height, full_width = self._size_px
+        if (height, width) == self._size_px:
+            return image
+        if not self._live:
             raise SinkError(
-                f"OpenCV cannot write the video {self._path} ({self._codec}, {width}x{height})",
-                "a folder that may be written to, and an OpenCV with FFmpeg",
-                "write images instead: --sink FOLDER/; p2p-doctor tells what OpenCV has",
+                f"a frame of {width}x{height} came for {self.path}",
+                f"{full_width}x{full_height}, as the first one had",
+                "write images of different sizes to a folder",
             )
-        self._writer = writer
-        self._size_px = (height, width)
-        self._first_captured_at_ns = frame.captured_at_ns
+        self.warning = self.warning or (
+            f"frames of {width}x{height} came for {self.path}, which is {full_width}x"
+            f"{full_height}: they stand in it with black bars"
+        )
+        if self._canvas is None or self._odd_size_px != (height, width):
+            self._canvas = np.zeros((full_height, full_width, 3), np.uint8)
+            self._odd_size_px = (height, width)
+        scale = min(full_height / height, full_width / width)
+        inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (full_height - inner_height) // 2, (full_width - inner_width) // 2
+        inner = self._canvas[top : top + inner_height, left : left + inner_width]
+        resized(image, (inner_height, inner_width), inner)
+        return self._canvas
 
     def _copies(self, frame: Frame) -> int:
         if not self._live:
             return 1
         elapsed_s = (frame.captured_at_ns - self._first_captured_at_ns) / 1e9
-        return max(1, round(elapsed_s * self._rate) + 1 - self._written)
+        missing = round(elapsed_s * self._rate) + 1 - self._written
+        return 0 if missing < -_AHEAD_S * self._rate else max(1, missing)
 
     def _check_room(self) -> None:
-        if shutil.disk_usage(self._path.parent).free < _DISK_RESERVE:
+        if shutil.disk_usage(self.path.parent).free < _DISK_RESERVE:
             raise SinkError(
-                f"the disk is full: {self._path} could not be written",
+                f"the disk is full: {self.path} could not be written",
                 "room for the whole file",
                 "free some space or name a folder on another disk",
             )
 
 
-def _codec_for(suffix: str) -> str:
-    if suffix == ".avi":
-        return "XVID"
-    return "avc1" if _writes_h264() else "mp4v"
+def _codec_for(suffix: str, asked: str | None) -> str:
+    """What OpenCV calls the codec."""
+    if asked is None:
+        if suffix == ".avi":
+            return "XVID"
+        return "avc1" if _writes(suffix, "avc1") else "mp4v"  # browsers play H.264 only
+    codec = CODECS.get(asked.lower())
+    if codec is None or not _writes(suffix, codec):
+        here = [name for name, code in CODECS.items() if _writes(suffix, code)]
+        raise SinkError(
+            f"codec {asked} cannot be written to {suffix} files"
+            + ("" if codec is None else " by this OpenCV"),
+            "one of " + ", ".join(here),
+            f"name one: out{suffix}?codec={here[0] if here else 'mp4v'}",
+        )
+    return codec
 
 
 @cache
-def _writes_h264() -> bool:
-    """Browsers play H.264 only, and OpenCV has it on some machines: try on a small file."""
-    with tempfile.TemporaryDirectory() as folder, quiet_opencv():
-        path = Path(folder) / "try.mp4"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"avc1"), 25.0, (320, 240))
-        if not writer.isOpened():
+def _writes(suffix: str, codec: str) -> bool:
+    """Whether OpenCV has the coder on this machine: try on a small file."""
+    frames = 8
+    rate = nearest_rate(DEFAULT_FPS)
+    with tempfile.TemporaryDirectory(prefix="p2p-") as folder:
+        try:
+            encoder = open_encoder(Path(folder) / f"try{suffix}", codec, rate, (240, 320))
+            for _ in range(frames):
+                encoder.write(np.zeros((240, 320, 3), np.uint8))
+            encoder.finish()
+        except UserError:
             return False
-        for _ in range(8):
-            writer.write(np.zeros((240, 320, 3), np.uint8))
-        writer.release()
-        return _holds(path, 8)
+        return _holds(encoder.part, frames, suffix)
 
 
-def _holds(path: Path, frames: int) -> bool:
+def _holds(path: Path, frames: int, container: str) -> bool:
     """Whether a finished video file counts `frames` frames, and its last one decodes."""
     with quiet_opencv():
         video = cv2.VideoCapture(str(path))
         try:
             counted = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-            if path.suffix.lower() == ".mkv":  # has no count: OpenCV guesses from the duration
+            if container == ".mkv":  # has no count: OpenCV guesses from the duration
                 counted = frames if abs(counted - frames) <= 1 else counted
             if not video.isOpened() or counted != frames:
                 return False

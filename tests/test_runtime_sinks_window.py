@@ -1,0 +1,203 @@
+"""The window on a real X server: what is on the screen after which key, and how it ends."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import decoded
+from x_screen import until, x_screen
+
+from runtime.errors import SinkError
+from runtime.sinks.window import DisplaySink
+from runtime.sinks.window_marks import HELP, WindowMarks
+
+PROGRAM = Path(__file__).with_name("window_program.py")
+BLUE, GREEN, RED = (200, 0, 0), (0, 200, 0), (0, 0, 255)
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    with x_screen(tmp_path_factory.mktemp("screen")) as screen:
+        yield screen
+
+
+class Shown:
+    """A running `window_program.py`, its window at the upper left of the screen, 320x240."""
+
+    def __init__(self, screen, folder, *words):
+        self.screen = screen
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), "240", "320", *words],
+            cwd=folder,
+            env={**screen.environment, "PYTHONPATH": str(PROGRAM.parents[1])},
+            stderr=(folder / "told").open("w"),
+        )
+        self.window = screen.window()
+        screen.do("mousemove", "--window", self.window, "200", "120")
+        until(lambda: self.is_at(60, 160, GREEN) and self.count() > 2)
+        screen.do("windowfocus", self.window)  # what a window manager does
+
+    def is_at(self, row, column, colour):
+        return bool((self.screen.picture()[row, column] == colour).all())
+
+    def count(self):
+        """The frame that is on the screen, modulo 256."""
+        return int(self.screen.picture()[236, 280, 0])
+
+    def ended(self):
+        """Wait for its end; the exit code, what it told, and how many frames it had shown."""
+        self.process.wait(timeout=20)
+        return self.process.returncode, self.told(), int((self.folder / "out").read_text())
+
+    def told(self):
+        return (self.folder / "told").read_text()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def shown(screen, tmp_path):
+    programs = []
+
+    def start(*words):
+        programs.append(Shown(screen, tmp_path, *words))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.stop()
+
+
+def test_views_mouse_pause_screenshot_and_recording_by_keys(shown):
+    window = shown("overlay")
+    press = window.screen.press
+
+    until(lambda: window.is_at(5, 5, RED))
+    press("h")
+    until(lambda: window.is_at(5, 5, GREEN))
+    press("v")
+    until(lambda: window.is_at(60, 300, BLUE) and window.is_at(60, 340, GREEN))  # twice as wide
+    press("v")
+    until(lambda: window.is_at(60, 150, BLUE) and window.is_at(60, 170, GREEN))
+    window.screen.do("mousemove", "--window", window.window, "80", "120")
+    until(lambda: window.is_at(60, 70, BLUE) and window.is_at(60, 90, GREEN))
+
+    press("r")
+    until(lambda: (window.screen.picture()[12, 308] == (40, 40, 230)).all())  # the dot
+    (recording,) = until(lambda: list(window.folder.glob(".p2p-*.part.mkv")))
+    press("space")
+    until(lambda: window.is_at(12, 286, (255, 255, 255)))  # the bars
+    stopped_at = window.count()
+    assert window.is_at(60, 70, BLUE)
+    window.screen.do("mousemove", "--window", window.window, "240", "120")
+    until(lambda: window.is_at(60, 230, BLUE))
+    press("s")
+    (screenshot,) = until(lambda: list(window.folder.glob("p2p-*.png")))
+    assert window.count() == stopped_at
+    picture = cv2.imread(str(screenshot))
+    assert picture.shape == (240, 320, 3)
+    assert (picture[:230, :236] == BLUE).all(), "without dot, bars and message"
+    assert (picture[:230, 245:] == GREEN).all()
+    assert (picture[-1, 300] == stopped_at).all()
+    press("space")
+    until(lambda: window.count() > stopped_at + 3)  # the newest, not the next
+    press("r")
+    (video,) = until(lambda: list(window.folder.glob("p2p-*.mp4")))
+    press("q")
+    code, told, frames = window.ended()
+
+    assert code == 0
+    assert f"saved {screenshot.name}\n" in told
+    assert f"recording {video.name}\n" in told
+    assert f"saved {video.name}\n" in told
+    assert not recording.exists()
+    recorded = decoded(video)
+    assert 3 < len(recorded) <= frames
+    assert {image.shape for image in recorded} == {(240, 320, 3)}
+    reddest = max(int(image[:24, 296:, 2].max()) for image in recorded)
+    assert reddest < 100, "no dot in the recording"
+    numbers = [int(image[235, 280, 0]) for image in recorded]
+    assert numbers == sorted(numbers)
+
+
+def test_a_window_answers_while_no_frame_comes_and_its_close_button_ends_it(shown):
+    window = shown()
+    (window.folder / "stall").touch()
+    window.screen.press("question")
+    until(lambda: not window.is_at(60, 30, GREEN))  # the help's strip
+    window.screen.press("F1")
+    until(lambda: window.is_at(60, 30, GREEN))
+    window.screen.press("v")
+    until(lambda: window.is_at(60, 300, BLUE))
+    window.screen.push_close_button(window.window)
+    code, told, _ = window.ended()
+    assert code == 0
+    assert "Traceback" not in told
+
+
+def test_escape_ends_it(shown):
+    window = shown()
+    window.screen.press("f")
+    window.screen.press("Escape")
+    code, told, _ = window.ended()
+    assert code == 0
+    assert told == ""
+
+
+def test_a_recording_that_fails_is_told_and_the_stream_goes_on(shown):
+    window = shown()
+    limit = subprocess.run(
+        ["prlimit", "--pid", str(window.process.pid), "--fsize=2000"], check=False
+    )
+    if limit.returncode != 0:
+        pytest.skip("prlimit is not installed")
+    window.screen.press("r")
+    until(lambda: re.search("recording failed.*disk", window.told()))
+    before = window.count()
+    until(lambda: window.count() != before)
+    window.screen.press("q")
+    assert window.process.wait(timeout=20) == 0
+    assert list(window.folder.glob("p2p-*.mp4")) == []
+
+
+@pytest.mark.parametrize("size_px", [(240, 320), (480, 640), (1080, 1920)])
+def test_the_help_stands_whole_on_the_picture(size_px):
+    marks = WindowMarks()
+    marks.help_on_or_off()
+    picture = np.full((*size_px, 3), 128, np.uint8)
+    marked = marks.drawn_on(picture)
+    assert (picture == 128).all()
+    lit = np.argwhere((marked > 180).all(axis=2))
+    rows = np.unique(lit[:, 0])
+    lines = 1 + int((np.diff(rows) > 1).sum())
+    assert lines >= len(HELP)
+    assert lit[:, 0].max() < size_px[0] - 1
+    assert lit[:, 1].max() < size_px[1] - 1
+    strip = np.argwhere((marked < 60).all(axis=2))
+    assert lit[:, 1].max() < strip[:, 1].max(), "the strip is behind all of it"
+
+
+def test_no_marks_no_copy():
+    picture = np.zeros((20, 30, 3), np.uint8)
+    assert WindowMarks().drawn_on(picture) is picture
+
+
+def test_a_window_without_a_screen_is_an_error_and_not_the_end_of_the_process(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SinkError, match="--sink"):
+        DisplaySink()
+
+
+def test_a_screen_that_does_not_answer_is_an_error_and_not_the_end_of_the_process(monkeypatch):
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":977")
+    with pytest.raises(SinkError, match="--sink"):
+        DisplaySink()
