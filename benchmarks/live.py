@@ -95,7 +95,20 @@ def interleaved(unit: str, parts: Sequence[Part], rounds: int) -> Rows:
     show_default=True,
     help="Of each live run in each round; the first second is left out.",
 )
-@click.option("--frames", type=click.IntRange(min=4), default=60, show_default=True)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=4),
+    default=60,
+    show_default=True,
+    help="Of each round of one frame's way over the engine alone.",
+)
+@click.option(
+    "--file-frames",
+    type=click.IntRange(min=4),
+    default=240,
+    show_default=True,
+    help="Of the video that becomes a video.",
+)
 @click.option(
     "--steady",
     type=click.FloatRange(min=0),
@@ -125,6 +138,7 @@ def live(
     rounds: int,
     seconds: float,
     frames: int,
+    file_frames: int,
     steady: float,
     soak_frames: int,
     waiting: int,
@@ -146,7 +160,8 @@ def live(
             "engines": {name: translator.description for name, translator in ours.items()},
             "settings": {
                 "frame_size_px": SIZE_PX, "fps": FPS, "rounds": rounds, "seconds": seconds,
-                "frames": frames, "waiting": waiting, "video": video.name if video else "drawn",
+                "frames": frames, "file_frames": file_frames,
+                "waiting": waiting, "video": video.name if video else "drawn",
             },
         }  # fmt: skip
         ratios: dict[str, float] = {}
@@ -156,10 +171,10 @@ def live(
         for name in ours:
             ratios[f"plain age / our {name} age"] = ages.ratio("plain", name)
 
-        clip = video or _drawn(folder, frames)
+        clip = video or _drawn(folder, max(frames, file_frames))
         _say("a video becomes a video")
         files = interleaved(
-            "fps", _file_parts(plain, models, clip, folder, frames, opened), rounds
+            "fps", _file_parts(plain, models, clip, folder, file_frames, opened), rounds
         )
         result["file"] = files.told()
         for name in ours:

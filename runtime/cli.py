@@ -195,6 +195,9 @@ def live(
     stop = threading.Event()
     counts = (frames, *(feed.source.frame_count for feed in feeds))
     frame_count = min((n for n in counts if n is not None), default=None)
+    only_windows = all(
+        target.sink.main_thread for target in targets
+    )  # they have views of their own
     huds = [hud for hud in (window_hud, file_hud) if hud is not None]
     with ExitStack() as running:
         running.enter_context(translator)
@@ -205,7 +208,7 @@ def live(
                 translator,
                 targets,
                 mode=chosen_mode,
-                view=View(view, [file_hud] if file_hud else []),
+                view=None if only_windows else View(view, [file_hud] if file_hud else []),
                 grid=Grid([feed.name for feed in feeds]) if grid and len(feeds) > 1 else None,
                 smooth=smooth,
                 max_frames=frames,

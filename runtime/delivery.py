@@ -79,10 +79,10 @@ class Outlet:
 
     def put(self, frame: Translated) -> None:
         """Leave a frame for the sink."""
-        if frame.note and not self.target.sink.shows_notes:
+        if frame.repeated and not self.target.sink.shows_notes:
             return
         lost = self._inbox.put(frame)
-        if lost is not None and lost is not frame and not lost.note:
+        if lost is not None and lost is not frame and not lost.repeated:
             if self._first:
                 self._stats.of(lost.source).was_dropped()
             self._stats.sink_missed(self.target.sink.description)
@@ -137,7 +137,7 @@ class Outlet:
         for _, frame in self._inbox.take(timeout_s):
             started_ns = time.perf_counter_ns()
             sink.write(frame)
-            if not frame.note:
+            if not frame.repeated:
                 self._wrote(frame, started_ns, time.perf_counter_ns())
         if not sink.wants_more() or self._left == 0:
             raise Ended

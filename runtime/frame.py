@@ -52,6 +52,8 @@ class Translated(Frame):
     """Name of the source that it came from, where there are several."""
     note: str = ""
     """What the viewer must know, such as a camera that is being opened again; else empty."""
+    repeated: bool = False
+    """Shown once more for the sake of its note: no new picture, and not counted."""
 
 
 def check_image(image: Any) -> Image:

@@ -34,7 +34,8 @@ def open_feeds(
         One feed each. A single source has its name only if it was given one.
 
     Raises:
-        SourceError: a source does not open, or two have one name; then none stays open.
+        SourceError: a source does not open, two have one name, or a live one is beside a file;
+            then none stays open.
     """
     named = [_named(text) for text in texts]
     names = [name or _short_name(uri) for name, uri in named]
@@ -52,6 +53,7 @@ def open_feeds(
         for name, (_, uri) in zip(names, named, strict=True):
             opener = partial(open_source, uri, size_px=size_px, fps=fps)
             feeds.append(Feed(opener(), name, opener))
+        _refuse_live_beside_recorded(feeds)
     except SourceError:
         for feed in feeds:
             feed.source.close()
@@ -94,13 +96,13 @@ def open_targets(
                         f"with several sources, write {_FOR_EACH} into its name",
                     )
                 opened.add(address)
-                one = next((feed for feed in feeds if feed.name == name), feeds[0])
+                shown = [feed for feed in feeds if name in (None, feed.name)]
                 sink = open_sink(
                     address,
-                    fps=fps or one.source.fps,
+                    fps=fps or _rate_of(shown, live),
                     live=live,
                     view=view,
-                    sound_left_out=getattr(one.source, "has_sound", False),
+                    sound_left_out=any(getattr(feed.source, "has_sound", False) for feed in shown),
                 )
                 targets.append(Target(sink, name))
     except SinkError:
@@ -128,6 +130,26 @@ def refuse_overwriting(sources: Sequence[str], sinks: Sequence[str]) -> None:
                     "another file or folder",
                     "name one with --sink",
                 )
+
+
+def _refuse_live_beside_recorded(feeds: Sequence[Feed]) -> None:
+    if len({feed.source.live for feed in feeds}) > 1:
+        recorded = [feed.name for feed in feeds if not feed.source.live]
+        raise SourceError(
+            f"a live source beside the file {recorded[0]}, which would be over in a moment",
+            "all live, or all files",
+            "play the file in its own time: ffmpeg -re -i FILE -f yuv4mpegpipe - | "
+            "p2p-live ... --source 'NAME=-?live=1'",
+        )
+
+
+def _rate_of(feeds: Sequence[Feed], live: bool) -> float | None:
+    """Pictures a second of several feeds in one sink: each frame of files makes one; live ones
+    are shown at the pace of the fastest."""
+    rates = [feed.source.fps for feed in feeds if feed.source.fps]
+    if not rates:
+        return None
+    return max(rates) if live else sum(rates)
 
 
 def _addresses(uri: str, feeds: Sequence[Feed], grid: bool) -> list[tuple[str | None, str]]:

@@ -27,7 +27,7 @@ class Presenter:
 
     def __call__(self, frame: Translated) -> Translated:
         """The frame as it is to be shown; `image` is the caller's, and may be `translated`."""
-        if self._smooth is not None and not frame.note:
+        if self._smooth is not None and not frame.repeated:
             if frame.source not in self._smoothers:
                 self._smoothers[frame.source] = Smoother(self._smooth)
             assert frame.original is not None
@@ -35,7 +35,9 @@ class Presenter:
                 frame.original, frame.image, frame.captured_at_ns
             )
         if self._grid is not None:
+            source, repeated = frame.source, frame.repeated
             frame = self._grid.update(frame)
+            frame.source, frame.repeated = source, repeated
         if self._view is not None:
             frame.image = self._view.picture(frame)
         return frame

@@ -77,7 +77,7 @@ def _streamed(
     passage: Inbox[Translated] = Inbox(newest=latency, capacity=_QUEUE_CAPACITY)
 
     def hand_on(frame: Translated) -> None:
-        if not frame.note:
+        if not frame.repeated:
             passage.put(frame)
 
     stages = Stages([feed], translator, present, hand_on, newest=latency, stats=stats)

@@ -137,7 +137,7 @@ class Worker:
         self._reminded_s = time.monotonic()
         for name, note in notes.items():
             if name in self._newest:
-                reminder = replace(self._newest[name], note=note)
+                reminder = replace(self._newest[name], note=note, repeated=True)
                 self._hand_on(presented(self._present, reminder))
 
     @contextmanager

@@ -54,6 +54,11 @@ def test_two_sources_of_one_name_are_refused_with_the_way_to_name_them():
         open_feeds([f"front={DRAWN}", f"front={DRAWN}"])
 
 
+def test_a_live_source_beside_a_file_is_refused(clip):
+    with pytest.raises(SourceError, match=f"beside the file {clip.stem}.*ffmpeg -re"):
+        open_feeds([f"front={LIVE}", str(clip)])
+
+
 def test_when_one_does_not_open_the_others_are_closed(monkeypatch):
     opened = []
 
@@ -61,7 +66,7 @@ def test_when_one_does_not_open_the_others_are_closed(monkeypatch):
         if uri == "nothing":
             raise SourceError("no such source", "one", "name one")
         opened.append(uri)
-        return type("Source", (), {"close": lambda self: opened.remove(uri)})()
+        return type("Source", (), {"live": True, "close": lambda self: opened.remove(uri)})()
 
     monkeypatch.setattr("runtime.opening.open_source", open_one)
     with pytest.raises(SourceError):
@@ -102,6 +107,17 @@ def test_one_sink_twice_is_refused(feeds, tmp_path):
 def test_a_video_gets_the_rate_of_its_source(feeds, clip, tmp_path):
     (target,) = open_targets([str(tmp_path / "out.mp4")], feeds(str(clip)), grid=False)
     assert "12.5 fps" in target.sink.description
+
+
+def test_a_grid_of_files_has_a_picture_for_each_frame_and_one_of_cameras_the_pace_of_the_fastest(
+    feeds, clip, tmp_path
+):
+    two = feeds(f"left={clip}", f"right={clip}")
+    (target,) = open_targets([str(tmp_path / "out.mp4")], two, grid=True)
+    assert "25 fps" in target.sink.description
+    cameras = open_feeds([f"left={LIVE}", "right=synthetic://?size=64x48&fps=10"])
+    (target,) = open_targets([str(tmp_path / "out.mp4")], cameras, grid=True)
+    assert "30 fps" in target.sink.description
 
 
 def test_a_result_never_takes_the_place_of_its_source(clip):

@@ -501,6 +501,30 @@ def test_a_grid_is_one_picture_of_all_sources(negative):
     assert len(sink.frames) == 10
 
 
+def test_in_a_grid_each_source_keeps_its_own_statistics_and_a_lost_one_is_told(negative):
+    def never_again():
+        raise SourceError("there is no camera", "a camera", "connect one")
+
+    sink = ListSink()
+    sink.shows_notes = True
+    feeds = [
+        Feed(SyntheticSource(SIZE_PX, fps=50, frames=60), "yard"),
+        Feed(BrokenOnce(SIZE_PX, 10), "door", never_again),
+    ]
+    stop = threading.Event()
+    running = Pipeline(feeds, negative, sink, grid=Grid(["yard", "door"]))
+
+    def enough(stats):
+        if stats.by_source["yard"].frames_in == 60 and any(f.repeated for f in sink.frames):
+            stop.set()
+
+    stats = running.run(stop, enough)
+    assert stats.by_source["door"].frames_out <= 10
+    assert stats.by_source["yard"].frames_out > 40
+    assert stats.frames_out == sum(not frame.repeated for frame in sink.frames)
+    assert stats.percentile_ms("age", 99) < 1000
+
+
 def test_two_sources_of_one_name_are_refused(negative):
     feeds = [Feed(SyntheticSource(SIZE_PX), "a"), Feed(SyntheticSource(SIZE_PX), "a")]
     with pytest.raises(ValueError, match="one name"):
@@ -533,7 +557,7 @@ def test_a_lost_camera_is_told_on_the_picture_and_comes_back_with_another_size(n
     stats = Pipeline(
         Feed(BrokenOnce(SIZE_PX, 10), "door", opens_later), negative, sink, view=View()
     ).run()
-    notes = [frame for frame in sink.frames if frame.note]
+    notes = [frame for frame in sink.frames if frame.repeated]
     assert "door: no picture for" in notes[0].note
     assert not np.array_equal(notes[0].image, notes[0].translated), "the note is drawn"
     assert sink.frames[-1].image.shape == (96, 208, 3)

@@ -20,8 +20,8 @@ class Sink(Protocol):
     main_thread: bool
     """True for a window, which the main thread must serve."""
     shows_notes: bool
-    """Whether it wants frames that carry a note and no new picture, such as those of a camera that
-    is being opened again: someone watches it now. A recording does not."""
+    """Whether it wants repeated frames, which carry a note and no new picture, such as those of a
+    camera that is being opened again: someone watches it now. A recording does not."""
     notice: str
     """Something to tell when it was opened, such as a video that a killed run left; else empty."""
     warning: str
