@@ -17,8 +17,9 @@ from runtime.mailbox import Inbox
 from runtime.sources.base import Source
 from runtime.stats import Statistics
 
-STALLED_AFTER_S = 2.0
-"""A live source without a frame for so long is taken for lost; a slow one has three intervals."""
+STALLED_AFTER_S = 2.5
+"""A read of a live source that takes so long is taken for lost; a slow source has three intervals.
+Most sources give up by themselves after two seconds."""
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.2)
 """Before each attempt to open a lost source again; the last one is kept to, so that a camera that
 comes back is on the screen again within two seconds."""
@@ -43,8 +44,8 @@ class Capture:
 
     A live source that gives no frame for `STALLED_AFTER_S`, or breaks, is lost: it is interrupted
     and closed, and opened again, with growing pauses, in a thread of its own, so that a driver
-    that hangs hangs alone. Meanwhile `note` says so. The indices of its frames go on where they
-    stopped. A source that ends by itself ends its slot.
+    that hangs hangs alone. Until the next frame `note` says so. The indices of its frames go on
+    where they stopped. A source that ends by itself ends its slot.
 
     Args:
         feed: what to read; it is closed at the end.
@@ -62,33 +63,29 @@ class Capture:
         max_frames: int | None = None,
     ) -> None:
         self.name = feed.name
-        self.live = feed.source.live
         self.rhythm = Rhythm()
-        self.warning = ""
-        """What came that had to be mended, told once."""
-        self._feed = feed
+        self._reopen = feed.reopen if feed.source.live else None
         self._inbox = inbox
         self._slot = slot
         self._stats = stats
         self._left = max_frames
+        self._bring = BroughtToBgr()
         self._next_index = 0
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._source: Source | None = feed.source
+        self._current: _Opened | None = _Opened(feed.source)
         self._readers: list[threading.Thread] = []
-        self._last_frame_s = time.monotonic()
         self._lost_at_s: float | None = None
         self._reason = ""
         self._attempts = 0
-        self._opened_at_s = time.monotonic()
-        self._buffers = FrameBuffers()
+        self._opened_at_s = self._last_frame_s = time.monotonic()
         interval_s = 1 / feed.source.fps if feed.source.fps else 0.0
         self._patience_s = max(STALLED_AFTER_S, 3 * interval_s)
 
     def start(self) -> None:
         """Begin to read."""
-        self._last_frame_s = time.monotonic()
-        self._start_reader(self._feed.source)
+        self._opened_at_s = self._last_frame_s = time.monotonic()
+        self._start_reader(self._current)
 
     @property
     def note(self) -> str:
@@ -104,21 +101,30 @@ class Capture:
         """Why the source was lost last; empty if it never was."""
         return self._reason
 
+    @property
+    def warning(self) -> str:
+        """What came that had to be mended; empty for nothing."""
+        return self._bring.warning
+
     def look_after(self) -> None:
         """Notice a source that hangs. Call it several times a second, from one thread."""
-        if not self.live or self._feed.reopen is None or self._lost_at_s is not None:
+        opened = self._current
+        if self._reopen is None or opened is None or self._stopped.is_set():
             return
-        silent_s = time.monotonic() - self._last_frame_s
-        if silent_s > self._patience_s and not self._stopped.is_set():
-            self._lose(self._source, f"gave no frame for {silent_s:.1f} s")
+        since_s = opened.reading_since_s
+        silent_s = 0.0 if since_s is None else time.monotonic() - since_s
+        if silent_s > self._patience_s and self._lose(
+            opened, f"gave no frame for {silent_s:.1f} s"
+        ):
+            opened.interrupt()  # its own thread closes it when it comes back
 
     def stop(self) -> None:
         """Let no more frames come; a read that waits is interrupted."""
         self._stopped.set()
         with self._lock:
-            source = self._source
-        if source is not None and self._readers and self._readers[-1].is_alive():
-            source.interrupt()
+            opened = self._current
+        if opened is not None:
+            opened.interrupt()
 
     def join(self, timeout_s: float = _JOIN_S) -> None:
         """Wait for the threads to end. One that is stuck in a driver is left behind, as a
@@ -127,100 +133,146 @@ class Capture:
         for reader in self._readers:
             reader.join(max(0.0, until_s - time.monotonic()))
 
-    def _start_reader(self, source: Source | None) -> None:
+    def _start_reader(self, opened: _Opened | None) -> None:
         self._readers = [reader for reader in self._readers if reader.is_alive()]
         name = f"p2p-capture-{self.name}" if self.name else "p2p-capture"
-        reader = threading.Thread(target=self._run, args=(source,), name=name, daemon=True)
+        reader = threading.Thread(target=self._run, args=(opened,), name=name, daemon=True)
         self._readers.append(reader)
         reader.start()
 
-    def _run(self, source: Source | None) -> None:
+    def _run(self, opened: _Opened | None) -> None:
         error: BaseException | None = None
         try:
-            source = source or self._opened_again()
-            if source is None or not self._read(source):
-                return
-        except SourceError as broke:
-            if self.live and self._feed.reopen is not None and not self._stopped.is_set():
-                self._lose(source, broke.received)
-                return
-            error = broke
+            opened = opened or self._opened_again()
+            if opened is not None:
+                self._read(opened)
         except BaseException as caught:  # noqa: BLE001 - raised again in the thread that takes
             error = caught
-        finally:
-            if source is not None:
-                source.close()
-        if error is not None:
+        try:
+            if opened is not None:
+                opened.close()
+        except Exception as caught:  # noqa: BLE001 - as above
+            error = error or caught
+        if opened is not None and self._current is not opened:
+            return  # it was given up: another thread reads, whatever this one met
+        if isinstance(error, SourceError) and self._reopen and not self._stopped.is_set():
+            self._lose(opened, error.received)
+            return
+        if error is not None and not self._stopped.is_set():
             self._inbox.close(error)
         self._inbox.end(self._slot)
 
-    def _read(self, source: Source) -> bool:
-        """Read until the end; False where the source was given up meanwhile."""
+    def _read(self, opened: _Opened) -> None:
+        """Read until the end, or until the source was given up."""
         while not self._stopped.is_set() and self._left != 0:
-            frame = source.read()
-            with self._lock:
-                if self._source is not source:
-                    return False
-                self._last_frame_s = time.monotonic()
-            if frame is None or self._stopped.is_set():
-                break
+            frame = opened.read()
+            if frame is None or self._stopped.is_set() or self._current is not opened:
+                return
             if self._left is not None:
                 self._left -= 1
             self._bring(frame)
-            self._stats.came_in()
-            self.rhythm.arrived()
+            self._came(frame)
             lost = self._inbox.put(frame, self._slot)
             if lost is frame:
-                break
+                return
             if lost is not None:
                 self._stats.was_dropped()
-            self._last_frame_s = time.monotonic()  # a full inbox made it wait, not the source
+
+    def _came(self, frame: Frame) -> None:
+        frame.index, self._next_index = self._next_index, self._next_index + 1
+        self._last_frame_s = time.monotonic()
+        if self._lost_at_s is not None:
+            self._lost_at_s = None
+            self._stats.was_reopened()
+            self.rhythm = Rhythm()
+        self._stats.came_in()
+        self.rhythm.arrived()
+
+    def _lose(self, opened: _Opened | None, reason: str) -> bool:
+        """Give a source up and have it opened again; False where another thread was quicker."""
+        with self._lock:
+            if opened is None or self._current is not opened:
+                return False
+            self._current = None
+            self._reason = reason
+            newly = self._lost_at_s is None
+            if newly:
+                self._lost_at_s = self._last_frame_s
+        if newly:
+            self._stats.was_lost()
+        self._start_reader(None)
         return True
 
-    def _bring(self, frame: Frame) -> None:
-        """Number the frame, and make it BGR whatever came."""
-        frame.index, self._next_index = self._next_index, self._next_index + 1
-        image = frame.image
-        if image.ndim != 3 or image.shape[2] != 3:
-            self.warning = f"frames of shape {list(image.shape)} came: they were turned into BGR"
-            try:
-                frame.image = as_bgr(image, self._buffers.take((image.shape[0], image.shape[1])))
-            except FrameError as error:
-                raise SourceError(error.received, error.expected, error.mend) from error
-
-    def _lose(self, source: Source | None, reason: str) -> None:
-        """Give a source up and have it opened again."""
-        with self._lock:
-            if self._source is not source:
-                return  # the other thread was quicker
-            self._source = None
-        self._reason = reason
-        self._lost_at_s = self._last_frame_s
-        self._stats.was_lost()
-        if source is not None:
-            source.interrupt()  # its own thread closes it when it comes back
-        self._start_reader(None)
-
-    def _opened_again(self) -> Source | None:
-        """The source, as soon as it can be opened and gives a frame; None when stopped."""
-        assert self._feed.reopen is not None
+    def _opened_again(self) -> _Opened | None:
+        """The source, as soon as it can be opened; None when stopped."""
+        assert self._reopen is not None
         if self._last_frame_s - self._opened_at_s > _STEADY_AFTER_S:
             self._attempts = 0
         while not self._stopped.wait(_PAUSES_S[min(self._attempts, len(_PAUSES_S) - 1)]):
             self._attempts += 1
             try:
-                source = self._feed.reopen()
+                opened = _Opened(self._reopen())
             except SourceError as error:
                 self._reason = error.received
                 continue
             with self._lock:
-                self._source = source
-                self._last_frame_s = self._opened_at_s = time.monotonic()
-            self._lost_at_s = None
-            self._stats.was_reopened()
-            self.rhythm = Rhythm()
-            return source
+                self._current = opened
+                self._opened_at_s = time.monotonic()
+            return opened
         return None
+
+
+class _Opened:
+    """A source that one thread reads: closed once, and never interrupted after that."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._closed = False
+        self.reading_since_s: float | None = None
+        """Since when a read waits; None outside of one: then nobody may blame the source."""
+
+    def read(self) -> Frame | None:
+        self.reading_since_s = time.monotonic()
+        try:
+            return self._source.read()
+        finally:
+            self.reading_since_s = None
+
+    def interrupt(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._source.interrupt()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._source.close()
+
+
+class BroughtToBgr:
+    """Makes every frame of a stream uint8 [H, W, 3] BGR, grey and four channels too."""
+
+    def __init__(self) -> None:
+        self._buffers = FrameBuffers()
+        self.warning = ""
+        """What had to be converted; empty for nothing."""
+
+    def __call__(self, frame: Frame) -> None:
+        """Change `frame.image` where it has to be.
+
+        Raises:
+            SourceError: it is no picture.
+        """
+        image = frame.image
+        if image.ndim == 3 and image.shape[2] == 3:
+            return
+        try:
+            into = self._buffers.take((image.shape[0], image.shape[1])) if image.ndim > 1 else None
+            frame.image = as_bgr(image, into)
+        except FrameError as error:
+            raise SourceError(error.received, error.expected, error.mend) from error
+        self.warning = f"frames of shape {list(image.shape)} came: they were turned into BGR"
 
 
 class Rhythm:

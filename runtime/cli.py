@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ import click
 
 from runtime.announce import told_choices, told_mode, told_result
 from runtime.artifact import existing_model
+from runtime.capture import Feed
 from runtime.engines import ENGINES, choose_engine
 from runtime.errors import ModelError, SourceError, UserError
 from runtime.fit import FITS
@@ -37,6 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _USER_ERROR = 2
+_STUCK = 3
+"""A sink did not finish."""
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -184,36 +188,32 @@ def live(
         )
         if len(feeds) == 1:
             translator.check_takes_one()
+        only_windows = all(target.sink.main_thread for target in targets)  # have their own views
+        pipeline = Pipeline(
+            feeds,
+            translator,
+            targets,
+            mode=chosen_mode,
+            view=None if only_windows else View(view, [file_hud] if file_hud else []),
+            grid=Grid([feed.name for feed in feeds]) if grid and len(feeds) > 1 else None,
+            smooth=smooth,
+            max_frames=frames,
+        )
         opening.pop_all()  # from here on the pipeline closes sources and sinks
-    echo = partial(click.echo, err=any(_is_standard_output(uri) for uri in sink_uris))
-    for line in told_choices(model_path, why, chosen_engine, translator, feeds, targets):
-        echo(line)
-    echo(f"mode    {told_mode(chosen_mode, any_live)}")
-    for target in targets:
-        if target.sink.notice:
-            click.echo(f"note: {target.sink.notice}", err=True)
     stop = threading.Event()
-    counts = (frames, *(feed.source.frame_count for feed in feeds))
-    frame_count = min((n for n in counts if n is not None), default=None)
-    only_windows = all(
-        target.sink.main_thread for target in targets
-    )  # they have views of their own
+    frame_count = _frames_to_come(feeds, frames, any_live)
     huds = [hud for hud in (window_hud, file_hud) if hud is not None]
     with ExitStack() as running:
         running.enter_context(translator)
         monitor = running.enter_context(Monitor())
-        pipeline = running.enter_context(
-            Pipeline(
-                feeds,
-                translator,
-                targets,
-                mode=chosen_mode,
-                view=None if only_windows else View(view, [file_hud] if file_hud else []),
-                grid=Grid([feed.name for feed in feeds]) if grid and len(feeds) > 1 else None,
-                smooth=smooth,
-                max_frames=frames,
-            )
-        )
+        running.enter_context(pipeline)
+        echo = partial(click.echo, err=any(_is_standard_output(uri) for uri in sink_uris))
+        for line in told_choices(model_path, why, chosen_engine, translator, feeds, targets):
+            echo(line)
+        echo(f"mode    {told_mode(chosen_mode, any_live)}")
+        for target in targets:
+            if target.sink.notice:
+                click.echo(f"note: {target.sink.notice}", err=True)
         if metrics is not None:
             endpoint = running.enter_context(served_metrics(metrics, pipeline.stats, monitor))
             echo(f"metrics {endpoint.url}")
@@ -245,6 +245,10 @@ def live(
         if warning:
             click.echo(f"warning: {warning}", err=True)
     echo(told_result(stats, stopped=stop.is_set()))
+    if pipeline.left_behind:  # its thread would abort the interpreter's own end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_STUCK)
 
 
 def _chosen_model(model: str | None) -> tuple[Path, str]:
@@ -261,6 +265,17 @@ def _chosen_model(model: str | None) -> tuple[Path, str]:
             "make one with: p2p-train, then p2p-export",
         )
     return found[-1], "the newest under runs/"
+
+
+def _frames_to_come(feeds: Sequence[Feed], most: int | None, live: bool) -> int | None:
+    """How many frames a run will show; None where nobody knows. `most`: of each file, or of all
+    live sources together."""
+    counts = [feed.source.frame_count for feed in feeds]
+    if live:
+        counts = [sum(count for count in counts if count) if None not in counts else None, most]
+        return min((count for count in counts if count is not None), default=None)
+    known = [min((n for n in (count, most) if n is not None), default=None) for count in counts]
+    return None if None in known else sum(count for count in known if count)
 
 
 def _is_standard_output(uri: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.frame import Translated
@@ -14,9 +15,9 @@ from runtime.stats import Statistics
 _QUEUE_CAPACITY = 2
 _LOOK_UP_EVERY_S = 0.05
 """How soon a sink that waits for a frame sees that it is to stop; a window looks at its keys."""
-
 _PATIENCE_S = 1.2
 """How long a sink may go on with the frame that it has when the run is over."""
+_JOIN_S = 4.0
 
 
 @dataclass
@@ -38,8 +39,11 @@ class Outlet:
         target: the sink; it is closed at the end, in the thread that wrote to it.
         newest: as above.
         live: after an error, keep what was written: it cannot be had again.
-        first: whether its frames are the run's `frames_out`; of the others only what is told of
-            each sink apart is counted.
+        name: in the statistics of each sink.
+        slots: for each source the place where its frame waits: frames of two cameras do not
+            replace each other, unless they come as one picture.
+        counted: sources whose frames are the run's `frames_out` when this sink took them; of the
+            others only what is told of each sink apart is counted.
         stats: what is counted.
         max_frames: take no more than so many.
     """
@@ -50,20 +54,28 @@ class Outlet:
         *,
         newest: bool,
         live: bool,
-        first: bool,
+        name: str,
+        slots: Mapping[str, int],
+        counted: Container[str],
         stats: Statistics,
         max_frames: int | None = None,
     ) -> None:
         self.target = target
+        self.full = False
+        """Whether it finished because it had `max_frames`."""
         self.error: BaseException | None = None
         self.finished = threading.Event()
         self.keep = True
         """Whether to keep what is in an unfinished file; set before `close`."""
-        self._first = first
+        self._name = name
+        self._slots = slots
+        self._counted = counted
         self._live = live
         self._stats = stats
         self._left = max_frames
-        self._inbox: Inbox[Translated] = Inbox(newest=newest, capacity=_QUEUE_CAPACITY)
+        self._inbox: Inbox[Translated] = Inbox(
+            max(slots.values()) + 1, newest=newest, capacity=_QUEUE_CAPACITY
+        )
         self._thread: threading.Thread | None = None
 
     @property
@@ -81,11 +93,12 @@ class Outlet:
         """Leave a frame for the sink."""
         if frame.repeated and not self.target.sink.shows_notes:
             return
-        lost = self._inbox.put(frame)
+        lost = self._inbox.put(frame, self._slots[frame.source])
         if lost is not None and lost is not frame and not lost.repeated:
-            if self._first:
-                self._stats.of(lost.source).was_dropped()
-            self._stats.sink_missed(self.target.sink.description)
+            for one in (lost, *lost.others):
+                if one.source in self._counted:
+                    self._stats.of(one.source).was_dropped()
+            self._stats.sink_missed(self._name)
 
     def pump(self, timeout_s: float) -> None:
         """In the main thread: show what waits, or look at the keys when nothing came in time."""
@@ -109,10 +122,7 @@ class Outlet:
     def join(self, timeout_s: float) -> bool:
         """Wait until the sink is closed; False when it is stuck, and left behind."""
         if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
-            if self._thread.is_alive():
-                self.target.sink.interrupt()
-                self._thread.join(timeout_s)
+            self._thread.join(timeout_s)
             return not self._thread.is_alive()
         if not self.finished.is_set():
             self._finish()
@@ -139,26 +149,28 @@ class Outlet:
             sink.write(frame)
             if not frame.repeated:
                 self._wrote(frame, started_ns, time.perf_counter_ns())
-        if not sink.wants_more() or self._left == 0:
+        self.full = self._left == 0
+        if self.full or not sink.wants_more():
             raise Ended
 
     def _wrote(self, frame: Translated, started_ns: int, done_ns: int) -> None:
         if self._left is not None:
             self._left -= 1
-        self._stats.sink_took(self.target.sink.description, (done_ns - frame.captured_at_ns) / 1e6)
-        if self._first:
-            self._stats.of(frame.source).went_out(
-                frame.index,
-                frame.captured_at_ns,
-                done_ns,
-                {
-                    "capture": frame.capture_ms,
-                    "in": frame.in_ms,
-                    "infer": frame.infer_ms,
-                    "out": frame.out_ms,
-                    "sink": (done_ns - started_ns) / 1e6,
-                },
-            )
+        self._stats.sink_took(self._name, (done_ns - frame.captured_at_ns) / 1e6)
+        for one in (frame, *frame.others):
+            if one.source in self._counted:
+                self._stats.of(one.source).went_out(
+                    one.index,
+                    one.captured_at_ns,
+                    done_ns,
+                    {
+                        "capture": one.capture_ms,
+                        "in": one.in_ms,
+                        "infer": one.infer_ms,
+                        "out": one.out_ms,
+                        "sink": (done_ns - started_ns) / 1e6,
+                    },
+                )
 
     def _finish(self) -> None:
         self._inbox.close()
@@ -167,3 +179,62 @@ class Outlet:
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             self.error = self.error or error
         self.finished.set()
+
+
+def outlets_for(
+    targets: Sequence[Target],
+    sources: Sequence[str],
+    *,
+    newest: bool,
+    live: bool,
+    one_picture: bool,
+    stats: Statistics,
+    max_frames: int | None,
+) -> list[Outlet]:
+    """An outlet for each target; each source is counted at the first one that gets its frames.
+
+    Args:
+        targets: where frames go.
+        sources: names of the sources.
+        newest, live, stats, max_frames: as `Outlet` has them.
+        one_picture: several sources come as one picture.
+    """
+    outlets: list[Outlet] = []
+    uncounted = set(sources)
+    for number, target in enumerate(targets):
+        counted = {name for name in uncounted if target.source in (None, name)}
+        uncounted -= counted
+        name = target.sink.description
+        if any(other.sink.description == name for other in targets[:number]):
+            name += f" ({number + 1})"
+        outlets.append(
+            Outlet(
+                target,
+                newest=newest,
+                live=live,
+                name=name,
+                slots={
+                    source: 0 if one_picture else place for place, source in enumerate(sources)
+                },
+                counted=counted,
+                stats=stats,
+                max_frames=max_frames,
+            )
+        )
+    return outlets
+
+
+def join_all(outlets: Sequence[Outlet]) -> list[Outlet]:
+    """Wait until all sinks are closed; whoever waits for someone is interrupted after a while.
+
+    Returns:
+        The outlets whose sinks are stuck, and left behind.
+    """
+    for patience_s, interrupt in ((_PATIENCE_S, True), (_JOIN_S, False)):
+        until_s = time.monotonic() + patience_s
+        left = [
+            outlet for outlet in outlets if not outlet.join(max(0.0, until_s - time.monotonic()))
+        ]
+        for outlet in left if interrupt else ():
+            outlet.target.sink.interrupt()
+    return left

@@ -52,6 +52,8 @@ class Translated(Frame):
     """Name of the source that it came from, where there are several."""
     note: str = ""
     """What the viewer must know, such as a camera that is being opened again; else empty."""
+    others: tuple[Translated, ...] = ()
+    """Frames of other sources that this picture is the first to show, in a grid of them."""
     repeated: bool = False
     """Shown once more for the sake of its note: no new picture, and not counted."""
 

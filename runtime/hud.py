@@ -79,6 +79,7 @@ class Hud:
         self._clock_ns = clock_ns
         self._seen: deque[_Seen] = deque(maxlen=_MOST_FRAMES)
         self._written_at_ns = 0
+        self._newest_at_ns = -1
         self._sheet: _Sheet | None = None
         self._panel: Panel | None = None
         # The first letters of a process cost OpenCV 20 ms and more: not on a frame's time.
@@ -92,7 +93,9 @@ class Hud:
             frame: whose picture it is; only its times are read.
         """
         now_ns = self._clock_ns()
-        self._see(frame, now_ns)
+        if frame.captured_at_ns != self._newest_at_ns:  # else it is drawn once more
+            self._newest_at_ns = frame.captured_at_ns
+            self._see(frame, now_ns)
         size_px = (image.shape[0], image.shape[1])
         if self._sheet is None or self._sheet.picture_px != size_px:
             self._sheet, self._panel = _Sheet(size_px), None

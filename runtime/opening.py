@@ -54,7 +54,7 @@ def open_feeds(
             opener = partial(open_source, uri, size_px=size_px, fps=fps)
             feeds.append(Feed(opener(), name, opener))
         _refuse_live_beside_recorded(feeds)
-    except SourceError:
+    except BaseException:
         for feed in feeds:
             feed.source.close()
         raise
@@ -105,7 +105,7 @@ def open_targets(
                     sound_left_out=any(getattr(feed.source, "has_sound", False) for feed in shown),
                 )
                 targets.append(Target(sink, name))
-    except SinkError:
+    except BaseException:
         for target in targets:
             target.sink.close(keep=False)
         raise

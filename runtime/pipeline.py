@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from runtime.capture import Feed
-from runtime.delivery import Outlet, Target
+from runtime.delivery import Outlet, Target, join_all, outlets_for
 from runtime.frame import Translated
 from runtime.grid import Grid
 from runtime.modes import mode_for
@@ -24,7 +24,6 @@ from runtime.worker import one_by_one
 
 _LOOK_UP_EVERY_S = 0.05
 """How soon a run sees that it is to stop."""
-_JOIN_SINK_S = 5.0
 
 Sources: TypeAlias = "Source | Feed | Sequence[Feed]"
 Sinks: TypeAlias = "Sink | Target | Sequence[Target]"
@@ -86,6 +85,8 @@ class Pipeline:
         """What is counted, also while it runs."""
         self.notices: list[str] = []
         """What the user should know although no error came of it; complete after the run."""
+        self.left_behind: list[Sink] = []
+        """Sinks that were stuck when the run ended; their threads live on."""
         self._started = False
         self._stages: Stages | None = None
 
@@ -111,21 +112,22 @@ class Pipeline:
 
         Raises:
             UserError: from a source, the translator or a sink.
+            RuntimeError: it ran before.
         """
+        if self._started:
+            raise RuntimeError("a pipeline runs once: its sources and sinks are closed")
         self._started = True
         stop = stop or threading.Event()
         on_progress = on_progress or (lambda _: None)
-        outlets = [
-            Outlet(
-                target,
-                newest=self._live and self._mode == "latency",
-                live=self._live,
-                first=number == 0,
-                stats=self.stats,
-                max_frames=self._max_frames,
-            )
-            for number, target in enumerate(self._targets)
-        ]
+        outlets = outlets_for(
+            self._targets,
+            [feed.name for feed in self._feeds],
+            newest=self._live and self._mode == "latency",
+            live=self._live,
+            one_picture=self._presenter.one_picture,
+            stats=self.stats,
+            max_frames=self._max_frames if self._live else None,  # files are read no further
+        )
 
         def hand_on(frame: Translated) -> None:
             for outlet in outlets:
@@ -138,9 +140,8 @@ class Pipeline:
             else:
                 self._one_by_one(outlets, hand_on, stop, on_progress)
         finally:
-            for outlet in outlets:
-                if not outlet.join(_JOIN_SINK_S):
-                    self.notices.append(f"{outlet.target.sink.description} did not finish")
+            self.left_behind = [outlet.target.sink for outlet in join_all(outlets)]
+            self.notices += [f"{sink.description} did not finish" for sink in self.left_behind]
             self.stats.ended()
         for outlet in outlets:
             if outlet.error is not None:
@@ -161,6 +162,7 @@ class Pipeline:
             self._presenter,
             hand_on,
             newest=latency,
+            one_picture=self._presenter.one_picture,
             stats=self.stats,
             max_frames=None if self._live else self._max_frames,
         )
@@ -175,7 +177,8 @@ class Pipeline:
                     for window in windows:
                         window.pump(_LOOK_UP_EVERY_S)
                 elif draining:
-                    outlets[0].finished.wait(_LOOK_UP_EVERY_S)
+                    unfinished = [one for one in outlets if not one.finished.is_set()]
+                    unfinished[0].finished.wait(_LOOK_UP_EVERY_S)
                 else:
                     stages.ended.wait(_LOOK_UP_EVERY_S)
                 stages.look_after()
@@ -185,8 +188,7 @@ class Pipeline:
                     for outlet in outlets:
                         outlet.keep = self._live or stages.error is None
                         outlet.close(drain=True)
-                finished = [outlet.finished.is_set() for outlet in outlets]
-                if all(finished) if draining else any(finished):
+                if _is_over(outlets, draining):
                     break
         self.notices += _told_of(stages)
         if stages.error is not None:
@@ -207,12 +209,16 @@ class Pipeline:
             stats=self.stats,
             max_frames=self._max_frames,
         )
-        with closing(steps), self._closed_at_the_end(outlets):
+        with (
+            closing(steps),
+            self._closed_at_the_end(outlets),
+            _interrupted_by(stop, self._feeds),
+        ):
             for _ in steps:
                 for outlet in outlets:
                     outlet.pump(0.0)
                 on_progress(self.stats)
-                if stop.is_set() or any(outlet.finished.is_set() for outlet in outlets):
+                if stop.is_set() or _is_over(outlets, draining=False):
                     break
 
     @contextmanager
@@ -221,7 +227,8 @@ class Pipeline:
         keep = True
         try:
             yield
-            keep = self._live or all(outlet.error is None for outlet in outlets)
+            failed = any(isinstance(outlet.error, Exception) for outlet in outlets)
+            keep = self._live or not failed  # Ctrl-C in one of them is no failure
         except Exception:
             keep = self._live
             raise
@@ -248,6 +255,35 @@ class Pipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_over(outlets: Sequence[Outlet], draining: bool) -> bool:
+    """Whether a sink failed or wants no more, or all have what they are to have."""
+    finished = [outlet for outlet in outlets if outlet.finished.is_set()]
+    if draining or all(outlet.full for outlet in finished):
+        return len(finished) == len(outlets)
+    return True
+
+
+@contextmanager
+def _interrupted_by(stop: threading.Event, feeds: Sequence[Feed]) -> Iterator[None]:
+    """Get a source back that waits in this thread, where nothing else can look at `stop`."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_UP_EVERY_S):
+            if stop.is_set():
+                for feed in feeds:
+                    feed.source.interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, name="p2p-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _told_of(stages: Stages) -> list[str]:

@@ -25,6 +25,11 @@ class Presenter:
         self._smooth = smooth
         self._smoothers: dict[str, Smoother] = {}
 
+    @property
+    def one_picture(self) -> bool:
+        """Whether several sources come as one picture."""
+        return self._grid is not None
+
     def __call__(self, frame: Translated) -> Translated:
         """The frame as it is to be shown; `image` is the caller's, and may be `translated`."""
         if self._smooth is not None and not frame.repeated:
@@ -35,9 +40,10 @@ class Presenter:
                 frame.original, frame.image, frame.captured_at_ns
             )
         if self._grid is not None:
-            source, repeated = frame.source, frame.repeated
-            frame = self._grid.update(frame)
-            frame.source, frame.repeated = source, repeated
+            one = frame
+            frame = self._grid.update(one)
+            frame.source, frame.repeated = one.source, one.repeated
+            frame.captured_at_ns = one.captured_at_ns  # its age is the one that counts now
         if self._view is not None:
             frame.image = self._view.picture(frame)
         return frame

@@ -30,6 +30,7 @@ class Stages:
         present: makes what is to be shown out of each translated frame.
         hand_on: takes each result, in order.
         newest: keep only the newest frame of each source; else every one.
+        one_picture: several sources come as one picture.
         stats: what is counted.
         max_frames: read no more than so many of each source.
     """
@@ -42,6 +43,7 @@ class Stages:
         hand_on: Callable[[Translated], None],
         *,
         newest: bool,
+        one_picture: bool = False,
         stats: Statistics,
         max_frames: int | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Stages:
             present,
             hand_on,
             only_fresh=newest and len(feeds) == 1,
+            one_picture=one_picture,
         )
         self._threads: list[threading.Thread] = []
         self._working = 0
@@ -119,12 +122,18 @@ class Stages:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for capture in self.captures:
-            capture.stop()
         self._inbox.close()
         self._inbox.empty()
+        failed: list[Exception] = []
+        for capture in self.captures:
+            try:
+                capture.stop()
+            except Exception as caught:  # noqa: BLE001 - raised when all threads have ended
+                failed.append(caught)
         for thread in self._threads:
             thread.join()
         until_s = time.monotonic() + _JOIN_CAPTURES_S
         for capture in self.captures:
             capture.join(max(0.0, until_s - time.monotonic()))
+        if failed and error is None:
+            raise failed[0]

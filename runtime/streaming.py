@@ -53,14 +53,17 @@ def stream(
         UserError: from the source or the translator.
     """
     with ExitStack() as opened:
-        feed = _feed(source)
-        if not isinstance(model, Translator):
-            opened.callback(feed.source.close)
-            streams = streams_for(mode_for(feed.source.live, mode))
-            model = opened.enter_context(Translator.load(model, streams=streams))
-            opened.pop_all()
-            opened.callback(model.close)
-        frames = _streamed(feed, model, mode_for(feed.source.live, mode), Presenter(smooth=smooth))
+        with ExitStack() as unread:
+            feed = _feed(source)
+            unread.callback(feed.source.close)
+            chosen_mode = mode_for(feed.source.live, mode)
+            if max_frames == 0:
+                return
+            if not isinstance(model, Translator):
+                streams = streams_for(chosen_mode)
+                model = opened.enter_context(Translator.load(model, streams=streams))
+            unread.pop_all()  # from here on the stages close it
+        frames = _streamed(feed, model, chosen_mode, Presenter(smooth=smooth))
         yield from islice(opened.enter_context(closing(frames)), max_frames)
 
 

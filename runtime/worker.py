@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 
-from runtime.capture import Capture, Feed
+from runtime.capture import BroughtToBgr, Capture, Feed
 from runtime.frame import Frame, Translated
 from runtime.mailbox import Ended, Inbox
 from runtime.stats import Statistics
@@ -68,6 +68,8 @@ class Worker:
         present: makes what is to be shown out of each translated frame.
         hand_on: takes each result, in order.
         only_fresh: pass over a frame that waited, when the next one is due.
+        one_picture: each presented frame shows the ones before it too, as in a grid: of those
+            that were translated together only the last is handed on.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Worker:
         hand_on: Callable[[Translated], None],
         *,
         only_fresh: bool,
+        one_picture: bool,
     ) -> None:
         self._captures = captures
         self._inbox = inbox
@@ -86,6 +89,7 @@ class Worker:
         self._present = present
         self._hand_on = hand_on
         self._only_fresh = only_fresh
+        self._one_picture = one_picture
         self._most = max(1, min(len(captures), translator.meta.batch))
         self._taking = threading.Lock()
         self._turn = threading.Condition()
@@ -122,12 +126,20 @@ class Worker:
         with self._breaks_all():
             translated = translated_frames(self._translator, named)
         with self._in_turn(ticket):
-            for frame in translated:
-                self._newest[frame.source] = frame
-                self._hand_on(presented(self._present, frame))
+            self._newest.update((frame.source, frame) for frame in translated)
+            self._show(translated)
             self._remind()
             self._handed_on += 1
         return True
+
+    def _show(self, frames: Sequence[Translated]) -> None:
+        shown = [presented(self._present, frame) for frame in frames]
+        if self._one_picture:
+            *others, last = shown
+            last.others = tuple(others)
+            shown = [last]
+        for frame in shown:
+            self._hand_on(frame)
 
     def _remind(self) -> None:
         """Show the last picture of a lost camera again, with what there is to know."""
@@ -143,7 +155,7 @@ class Worker:
     @contextmanager
     def _in_turn(self, ticket: int) -> Iterator[None]:
         with self._turn:
-            self._turn.wait_for(lambda: self._handed_on == ticket or self._broken)
+            self._turn.wait_for(lambda: self._handed_on >= ticket or self._broken)
             if self._broken:
                 raise Ended
             with self._breaks_all():
@@ -176,12 +188,14 @@ def one_by_one(
         for feed in feeds:
             opened.callback(feed.source.close)
         reading = list(feeds)
+        bring = BroughtToBgr()
         for _ in count() if max_frames is None else range(max_frames):
             for feed in tuple(reading):
                 frame = feed.source.read()
                 if frame is None:
                     reading.remove(feed)
                     continue
+                bring(frame)
                 stats.of(feed.name).came_in()
                 [translated] = translated_frames(translator, [(feed.name, frame)])
                 hand_on(presented(present, translated))

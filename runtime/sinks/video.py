@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,8 @@ DEFAULT_FPS = 25.0
 
 _LOOK_AT_DISK_EVERY = 32
 _DISK_RESERVE = 1 << 20
+_MOST_REPEATED_S = 1.0
+"""A picture is repeated for so long at once."""
 _AHEAD_S = 0.5
 """How far a live video may run ahead of life before a picture is left out."""
 
@@ -69,6 +72,7 @@ class VideoSink(BaseSink):
         self._rate = nearest_rate(fps or DEFAULT_FPS)
         self._live = live
         self._codec = _codec_for(path.suffix.lower(), codec)
+        self._interrupted = threading.Event()
         self._encoder: Encoder | None = None
         self._size_px = (0, 0)
         self._canvas: Image | None = None
@@ -90,10 +94,16 @@ class VideoSink(BaseSink):
         copies = self._copies(frame)
         image = self._of_one_size(frame.image) if copies else frame.image
         for _ in range(copies):
+            if self._interrupted.is_set():
+                return
             self._encoder.write(image)
             self._written += 1
             if self._written % _LOOK_AT_DISK_EVERY == 0:
                 self._check_room()
+
+    def interrupt(self) -> None:
+        """Leave off repeating a picture."""
+        self._interrupted.set()
 
     def close(self, keep: bool = True) -> None:
         """Finish the file and check that every frame is in it, or remove it.
@@ -151,7 +161,11 @@ class VideoSink(BaseSink):
             return 1
         elapsed_s = (frame.captured_at_ns - self._first_captured_at_ns) / 1e9
         missing = round(elapsed_s * self._rate) + 1 - self._written
-        return 0 if missing < -_AHEAD_S * self._rate else max(1, missing)
+        if missing < -_AHEAD_S * self._rate:
+            return 0
+        # After a long loss of the camera the video catches up over the next frames: the thread
+        # that writes must not be busy for minutes with one of them.
+        return max(1, min(missing, round(_MOST_REPEATED_S * self._rate)))
 
     def _check_room(self) -> None:
         if shutil.disk_usage(self.path.parent).free < _DISK_RESERVE:
