@@ -155,7 +155,7 @@ def files_below(folder):
         (["good.onnx", "--source", "notes.mp4", "--sink", "out.mp4"], "notes.mp4"),
         (["good.onnx", "--source", "empty", "--sink", "out.mp4"], "no image"),
         (["good.onnx", "--source", "97", "--sink", "out.mp4"], "/dev/video97"),
-        (["good.onnx", "--source", "rtsp://x/y", "--sink", "out.mp4"], "unknown source"),
+        (["good.onnx", "--source", "ftp://x/y", "--sink", "out.mp4"], "unknown source"),
         (["good.onnx", "--source", "sizes", "--sink", "out.mp4"], "different sizes"),
         (["good.onnx", "--source", "sizes", "--sink", "one.png"], "one/"),
         (["good.onnx", "--source", "good.png", "--sink", "out.gif"], ".gif"),

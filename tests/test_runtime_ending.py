@@ -122,7 +122,7 @@ def test_a_sink_that_nobody_empties_is_no_reason_to_stay(tmp_path, negative_onnx
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_camera_that_is_gone_is_no_reason_to_stay(tmp_path, negative_onnx, number):
     size = "video/x-raw,width=208,height=96"
-    camera = f"gst://videotestsrc num-buffers=20 ! {size} ! identity error-after=10"
+    camera = f"gst://videotestsrc is-live=true ! {size} ! identity error-after=40"
     with Running(tmp_path, negative_onnx, "--source", camera, "--sink", "out.mp4") as running:
         running.until(lambda: running.lines() and running.lines()[-1]["lost"] > 0)
         assert running.ends_after(number) == 0
@@ -136,7 +136,7 @@ def test_a_killed_recording_is_found_by_the_next_run(tmp_path, negative_onnx):
         running.process.kill()
         running.process.wait()
     assert not (tmp_path / "out.mp4").exists()
-    few = ("--source", "synthetic://?fps=30&size=208x96&frames=5")
+    few = ("--source", "synthetic://?size=208x96&frames=5")
     with Running(tmp_path, negative_onnx, *few, "--sink", "out.mp4") as running:
         told = running.process.stderr.read().decode()
         assert running.process.wait(60) == 0
@@ -155,7 +155,7 @@ def test_killed_while_it_starts_it_leaves_nothing_in_the_way(tmp_path, negative_
         time.sleep(moment_s)
         running.process.kill()
         running.process.wait()
-    few = ("--source", "synthetic://?fps=30&size=208x96&frames=5")
+    few = ("--source", "synthetic://?size=208x96&frames=5")
     with Running(tmp_path, negative_onnx, *few, "--sink", "out.mp4") as running:
         assert running.process.wait(60) == 0
     assert len(list(decoded(tmp_path / "out.mp4"))) == 5

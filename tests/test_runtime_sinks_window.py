@@ -40,7 +40,12 @@ class Shown:
         self.window = screen.window()
         screen.do("mousemove", "--window", self.window, "200", "120")
         until(lambda: self.is_at(60, 160, GREEN) and self.count() > 2)
-        screen.do("windowfocus", self.window)  # what a window manager does
+        until(self.has_focus)
+
+    def has_focus(self):
+        """Give it the keyboard, as a window manager does: keys before that go nowhere."""
+        self.screen.do("windowfocus", self.window)
+        return self.screen.do("getwindowfocus") == self.window
 
     def is_at(self, row, column, colour):
         return bool((self.screen.picture()[row, column] == colour).all())
@@ -145,7 +150,7 @@ def test_a_window_answers_while_no_frame_comes_and_its_close_button_ends_it(show
 def test_escape_ends_it(shown):
     window = shown()
     window.screen.press("f")
-    window.screen.press("Escape")
+    until(lambda: window.screen.press("Escape") or window.process.poll() is not None)
     code, told, _ = window.ended()
     assert code == 0
     assert told == ""

@@ -105,8 +105,8 @@ class OrtEngine:
 
     def close(self) -> None:
         """Give back the session and its memory; no `infer` may be running."""
+        self._lanes = queue.SimpleQueue()  # bindings first: they point into the session
         self._session = None
-        self._lanes = queue.SimpleQueue()
 
     def _check_size(self, frames: NDArray[np.uint8]) -> None:
         """Whether a graph runs but gives another size, which an array of ours does not hold.
@@ -134,9 +134,10 @@ class _HostLane:
     """
 
     def __init__(self, ort: Any, session: Any, input_name: str, output_name: str) -> None:
-        self._ort = ort
-        self._session = session
+        # Attributes go in this order, and what is bound must go before the session that owns it.
         self._binding = session.io_binding()
+        self._session = session
+        self._ort = ort
         self._input_name = input_name
         self._output_name = output_name
 
