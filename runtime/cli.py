@@ -168,10 +168,15 @@ def live(
         )
         for feed in feeds:
             opening.callback(feed.source.close)
-        grid = grid or (len(feeds) > 1 and any(uri.startswith("display:") for uri in sink_uris))
-        refuse_overwriting(source_texts, sink_uris)
-        window_hud, file_hud = (Hud(), Hud()) if hud else (None, None)  # of two threads
-        window_view = View(view, [window_hud] if window_hud else [])
+        grid = grid or (
+            len(feeds) > 1 and any(uri.lower().startswith("display:") for uri in sink_uris)
+        )
+        refuse_overwriting(feeds, sink_uris, grid=grid, model=model_path, stats=stats_path)
+        in_grid = grid and len(feeds) > 1
+        # A HUD counts the frames that it sees: one for the window's thread, one for each stream.
+        shown = [""] if in_grid else [feed.name for feed in feeds]
+        views = {name: View(view, [Hud()] if hud else []) for name in shown}
+        window_view = View(view, [Hud()] if hud else [])
         targets = open_targets(sink_uris, feeds, grid=grid, fps=fps, view=window_view)
         for target in targets:
             opening.callback(target.sink.close, False)
@@ -194,15 +199,16 @@ def live(
             translator,
             targets,
             mode=chosen_mode,
-            view=None if only_windows else View(view, [file_hud] if file_hud else []),
-            grid=Grid([feed.name for feed in feeds]) if grid and len(feeds) > 1 else None,
+            view=None if only_windows else views.__getitem__,
+            grid=Grid([feed.name for feed in feeds]) if in_grid else None,
             smooth=smooth,
             max_frames=frames,
         )
         opening.pop_all()  # from here on the pipeline closes sources and sinks
     stop = threading.Event()
     frame_count = _frames_to_come(feeds, frames, any_live)
-    huds = [hud for hud in (window_hud, file_hud) if hud is not None]
+    overlays = [overlay for one in (window_view, *views.values()) for overlay in one.overlays]
+    huds = [overlay for overlay in overlays if isinstance(overlay, Hud)]
     with ExitStack() as running:
         running.enter_context(translator)
         monitor = running.enter_context(Monitor())
@@ -225,6 +231,7 @@ def live(
         def on_progress(stats: Statistics) -> None:
             report.update(stats)
             report.tell(pipeline.lost)
+            report.tell_finishing(pipeline.finishing)
             for hud in huds:
                 hud.figures = _hud_figures(translator, stats, monitor)
 

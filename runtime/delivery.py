@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.frame import Translated
@@ -224,8 +224,13 @@ def outlets_for(
     return outlets
 
 
-def join_all(outlets: Sequence[Outlet]) -> list[Outlet]:
-    """Wait until all sinks are closed; whoever waits for someone is interrupted after a while.
+def join_all(outlets: Sequence[Outlet], on_finishing: Callable[[list[str]], None]) -> list[Outlet]:
+    """Wait until all sinks are closed; whoever waits for someone is interrupted after a while,
+    and whoever brings a file to its end gets all the time that it needs.
+
+    Args:
+        outlets: no frames come to them any more.
+        on_finishing: told several times a second which sinks still finish, once that takes long.
 
     Returns:
         The outlets whose sinks are stuck, and left behind.
@@ -237,4 +242,7 @@ def join_all(outlets: Sequence[Outlet]) -> list[Outlet]:
         ]
         for outlet in left if interrupt else ():
             outlet.target.sink.interrupt()
-    return left
+    while finishing := [outlet for outlet in left if outlet.target.sink.finishing]:
+        on_finishing([outlet.target.sink.description for outlet in finishing])
+        finishing[0].join(_LOOK_UP_EVERY_S)
+    return [outlet for outlet in left if not outlet.join(0.0)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeAlias
 
 from runtime.capture import Feed
 from runtime.delivery import Target
 from runtime.errors import SinkError, SourceError
 from runtime.sinks import open_sink
+from runtime.sinks.video import VIDEO_SUFFIXES
 from runtime.sources import open_source
-from runtime.uris import redacted
+from runtime.uris import address_of, redacted
 from runtime.view import View
 
 _NAMED = re.compile(r"([A-Za-z]\w*(?:-\w+)*)=(.+)", re.DOTALL)
@@ -90,11 +92,7 @@ def open_targets(
         for uri in uris:
             for name, address in _addresses(uri, feeds, grid):
                 if address in opened and address != "none":
-                    raise SinkError(
-                        f"the sink {redacted(address)} was named twice",
-                        "another one for each",
-                        f"with several sources, write {_FOR_EACH} into its name",
-                    )
+                    raise _named_twice(address)
                 opened.add(address)
                 shown = [feed for feed in feeds if name in (None, feed.name)]
                 sink = open_sink(
@@ -112,24 +110,117 @@ def open_targets(
     return targets
 
 
-def refuse_overwriting(sources: Sequence[str], sinks: Sequence[str]) -> None:
+def refuse_overwriting(
+    feeds: Sequence[Feed],
+    sinks: Sequence[str],
+    *,
+    grid: bool,
+    model: Path | None = None,
+    stats: Path | None = None,
+) -> None:
     """Keep a user's own pictures and videos: results never take the place of a source.
 
+    To be asked when the sources are open, which tell their files in an attribute `paths` (and
+    what a folder sink will call their pictures in `names`), and before a sink is opened.
+
+    Args:
+        feeds: where the frames come from.
+        sinks: as `open_targets` takes them.
+        grid: several feeds come as one picture.
+        model: the file of the network.
+        stats: where the statistics go.
+
     Raises:
-        SinkError: a sink would write over a source.
+        SinkError: a sink or the statistics would write over a source, the statistics over the
+            model or a sink's file, or it is not said whose frames a sink gets.
     """
-    for source_text in sources:
-        source = Path(_named(source_text)[1])
-        for uri in sinks:
-            sink = Path(uri)
-            if not (source.exists() and sink.exists()):
+    sources = {
+        _identity(path): path for feed in feeds for path in getattr(feed.source, "paths", ())
+    }
+    one_of = {path.parent: path for path in reversed(sources.values())}
+    in_folders = {_identity(folder): path for folder, path in one_of.items()}
+    results: dict[_Identity, str] = {}
+    for uri in sinks:
+        for name, address in _addresses(uri, feeds, grid):
+            place = _place(address)
+            if place is None:
                 continue
-            if sink.samefile(source) or (source.is_file() and sink.samefile(source.parent)):
-                raise SinkError(
-                    f"the sink {uri} would write over the source {source}",
-                    "another file or folder",
-                    "name one with --sink",
-                )
+            if _identity(place) in results:
+                raise _named_twice(address)
+            results[_identity(place)] = address
+            for path in _written(place, [feed for feed in feeds if name in (None, feed.name)]):
+                _refuse(sources, path, f"the sink {redacted(address)}", "--sink")
+            # Whatever a folder's pictures are called, they are kept apart from a source's.
+            _refuse(in_folders, place, f"the sink {redacted(address)}", "--sink")
+    if stats is None:
+        return
+    _refuse(sources, stats, f"the statistics {stats}", "--stats")
+    if model is not None and _identity(stats) == _identity(model):
+        raise SinkError(
+            f"the statistics {stats} would write over the model",
+            "a file of their own",
+            "name another one with --stats",
+        )
+    if (sink := results.get(_identity(stats))) is not None:
+        raise SinkError(
+            f"the statistics {stats} and the sink {redacted(sink)} are one file",
+            "a file for each",
+            "name another one with --stats",
+        )
+
+
+_Identity: TypeAlias = "tuple[int, int] | str"
+
+
+def _identity(path: Path) -> _Identity:
+    """What a file is known by, whatever it is called; where there is none yet, its real path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
+def _place(address: str) -> Path | None:
+    """The file or folder that a sink of this address writes, as `open_sink` reads it."""
+    scheme, mark, rest = address.partition("://")
+    if (
+        (mark and scheme.lower() != "file")
+        or address == "none"
+        or address.partition("?")[0] == "-"
+    ):
+        return None
+    name = rest if mark else address
+    without_options = Path(re.sub(r"\?\w+=[^/?]*$", "", name))
+    if without_options.suffix.lower() in VIDEO_SUFFIXES and not without_options.is_dir():
+        return without_options
+    return Path(name)
+
+
+def _written(place: Path, feeds: Sequence[Feed]) -> Iterator[Path]:
+    """What a sink of these feeds writes: the file, or the pictures whose names are known."""
+    yield place
+    for feed in feeds if place.is_dir() else ():
+        for name in getattr(feed.source, "names", ()):
+            yield place / name
+
+
+def _refuse(sources: Mapping[_Identity, Path], path: Path, what: str, option: str) -> None:
+    source = sources.get(_identity(path))
+    if source is not None:
+        raise SinkError(
+            f"{what} would write over the source {source}",
+            "another file or folder",
+            f"name one with {option}",
+        )
+
+
+def _named_twice(address: str) -> SinkError:
+    return SinkError(
+        f"the sink {redacted(address)} was named twice",
+        "another one for each",
+        f"with several sources, write {_FOR_EACH} into its name",
+    )
 
 
 def _refuse_live_beside_recorded(feeds: Sequence[Feed]) -> None:
@@ -178,9 +269,11 @@ def _short_name(uri: str) -> str:
     if uri.isdecimal():
         return f"video{uri}"
     scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
     if separator and scheme in ("rtsp", "rtsps", "http", "https"):
-        return (urlsplit(uri).hostname or scheme).partition(".")[0]
+        address = address_of(uri)
+        return (address.host.lower() if address else scheme).partition(".")[0]
     if separator and scheme != "file":
         number = re.match(r"\d+", rest)
         return scheme + (number[0] if number else "")
-    return Path(rest if separator else uri.partition("?")[0]).stem or "source"
+    return redacted(Path(rest if separator else uri.partition("?")[0]).stem) or "source"

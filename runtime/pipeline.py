@@ -13,13 +13,12 @@ from runtime.delivery import Outlet, Target, join_all, outlets_for
 from runtime.frame import Translated
 from runtime.grid import Grid
 from runtime.modes import mode_for
-from runtime.present import Presenter
+from runtime.present import Presenter, Views
 from runtime.sinks import Sink
 from runtime.sources import Source
 from runtime.stages import Stages
 from runtime.stats import Statistics
 from runtime.translator import Translator
-from runtime.view import View
 from runtime.worker import one_by_one
 
 _LOOK_UP_EVERY_S = 0.05
@@ -50,7 +49,8 @@ class Pipeline:
         translator: what is done to them.
         sinks: where they go.
         mode: `latency` or `throughput`; None: `latency` for live sources, else `throughput`.
-        view: what is shown of each frame; None: the translation. (A window has a view of its own.)
+        view: what is shown of each frame, for all or for each source; None: the translation. (A
+            window has a view of its own.)
         grid: several sources come as one picture.
         smooth: strength of the temporal smoothing, 0 to 1; None: none.
         max_frames: stop after so many.
@@ -67,7 +67,7 @@ class Pipeline:
         sinks: Sinks,
         *,
         mode: str | None = None,
-        view: View | None = None,
+        view: Views | None = None,
         grid: Grid | None = None,
         smooth: float | None = None,
         max_frames: int | None = None,
@@ -85,6 +85,8 @@ class Pipeline:
         """What is counted, also while it runs."""
         self.notices: list[str] = []
         """What the user should know although no error came of it; complete after the run."""
+        self.finishing: list[str] = []
+        """Sinks that bring their files to an end after the run, where that takes long."""
         self.left_behind: list[Sink] = []
         """Sinks that were stuck when the run ended; their threads live on."""
         self._started = False
@@ -129,6 +131,10 @@ class Pipeline:
             max_frames=self._max_frames if self._live else None,  # files are read no further
         )
 
+        def finishing(descriptions: list[str]) -> None:
+            self.finishing = descriptions
+            on_progress(self.stats)
+
         def hand_on(frame: Translated) -> None:
             for outlet in outlets:
                 if outlet.target.source in (None, frame.source):
@@ -140,7 +146,7 @@ class Pipeline:
             else:
                 self._one_by_one(outlets, hand_on, stop, on_progress)
         finally:
-            self.left_behind = [outlet.target.sink for outlet in join_all(outlets)]
+            self.left_behind = [outlet.target.sink for outlet in join_all(outlets, finishing)]
             self.notices += [f"{sink.description} did not finish" for sink in self.left_behind]
             self.stats.ended()
         for outlet in outlets:

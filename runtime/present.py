@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from runtime.frame import Translated
 from runtime.grid import Grid
 from runtime.smooth import Smoother
 from runtime.view import View
+
+Views: TypeAlias = "View | Callable[[str], View]"
+"""One view of all frames, or what gives the view of each source by its name: what is drawn onto a
+picture may keep count of what it saw. Of a grid there is one picture, and its name is empty."""
 
 
 class Presenter:
     """Brings translated frames to the form in which the sinks get them. One thread at a time.
 
     Args:
-        view: what of a frame is shown; None: the translation as it is.
+        view: what of a frame is shown, for all or for each source; None: the translation as it is.
         grid: several sources come as one picture; None: each by itself.
         smooth: strength of the temporal smoothing, 0 to 1; None: none.
     """
 
     def __init__(
-        self, view: View | None = None, grid: Grid | None = None, smooth: float | None = None
+        self, view: Views | None = None, grid: Grid | None = None, smooth: float | None = None
     ) -> None:
         self._view = view
         self._grid = grid
@@ -45,5 +52,8 @@ class Presenter:
             frame.source, frame.repeated = one.source, one.repeated
             frame.captured_at_ns = one.captured_at_ns  # its age is the one that counts now
         if self._view is not None:
-            frame.image = self._view.picture(frame)
+            view = self._view
+            if not isinstance(view, View):
+                view = view("" if self._grid is not None else frame.source)
+            frame.image = view.picture(frame)
         return frame

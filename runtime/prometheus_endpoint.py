@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
 import re
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 _BOUNDS_MS = (0.25, 0.5, 1, 2, 5, 10, 15, 20, 33, 50, 75, 100, 150, 250, 500, 1000, 2000, 5000)
 _AGE = "age"
 _READ_WITHIN_S = 2.0
+_MOST_CLIENTS = 16
+"""At once; a further one is hung up on."""
 _MENDS = "choose another: --metrics HOST:PORT"
 _UNITS = (
     ("_percent", "_ratio", 1e-2),
@@ -73,9 +78,10 @@ _COUNTERS: tuple[tuple[str, str, Callable[[RunSnapshot], int]], ...] = (
 
 
 class MetricsEndpoint:
-    """Serves `/metrics` from a thread of its own until it is closed.
+    """Serves `/metrics` from threads of its own until it is closed.
 
-    Each request reads the figures anew; between requests it costs nothing.
+    A client has two seconds for its request and the answer, and holds no other one up. Each
+    request reads the figures anew; between requests it costs nothing.
 
     Args:
         address: `PORT` (this machine alone can read it), `HOST:PORT` or `[HOST]:PORT`; port 0
@@ -106,10 +112,12 @@ class MetricsEndpoint:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(runs, machine))  # type: ignore[arg-type]
         metrics = make_wsgi_app(registry)
+        reading = threading.Lock()
 
         def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             if environ.get("PATH_INFO") == "/metrics":
-                answered: Iterable[bytes] = metrics(environ, start)
+                with reading:  # the machine's figures are since the last time they were read
+                    answered: Iterable[bytes] = metrics(environ, start)
                 return answered
             start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [b"the figures are at /metrics\n"]
@@ -127,9 +135,9 @@ class MetricsEndpoint:
     def close(self) -> None:
         """Stop serving, also in the middle of a request; may be called twice."""
         if self._thread.is_alive():
-            self._server.hang_up()
             self._server.shutdown()
             self._thread.join()
+        self._server.hang_up()
         self._server.server_close()
 
     def __enter__(self) -> MetricsEndpoint:
@@ -261,17 +269,20 @@ def _machine_gauges(figures: Mapping[str, float]) -> Iterable[Metric]:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _READ_WITHIN_S  # a client that says nothing holds the next one up no longer
+    timeout = _READ_WITHIN_S
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """A request is no news."""
 
 
 class _Server(WSGIServer):
-    """Answers one request after the other: a scrape takes a millisecond."""
+    """Answers each request in a thread of its own, which has `_READ_WITHIN_S` for it."""
 
-    _connection: socket.socket | None = None
-    _ending = False
+    def __init__(self, *args: Any) -> None:
+        self._answering: dict[threading.Thread, tuple[socket.socket, float]] = {}
+        """The threads that answer, each with its connection and the time of its end. For the
+        thread that serves alone, and after its end for the one that closes."""
+        super().__init__(*args)
 
     def server_bind(self) -> None:
         # The base asks DNS for the host's name, which can take seconds.
@@ -279,26 +290,47 @@ class _Server(WSGIServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        self._connection, address = super().get_request()
-        return self._connection, address
-
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        return not self._ending
+        self.service_actions()
+        return len(self._answering) < _MOST_CLIENTS
 
-    def shutdown_request(self, request: Any) -> None:
-        self._connection = None
-        super().shutdown_request(request)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread."""
+        thread = threading.Thread(
+            target=self._answer,
+            args=(request, client_address),
+            name="p2p-metrics-answer",
+            daemon=True,
+        )
+        thread.start()
+        self._answering[thread] = (request, time.monotonic() + _READ_WITHIN_S)
+
+    def service_actions(self) -> None:
+        """Ten times a second: hang up on clients whose time is over."""
+        self._answering = {
+            thread: answered for thread, answered in self._answering.items() if thread.is_alive()
+        }
+        self._hang_up_before(time.monotonic())
 
     def hang_up(self) -> None:
-        """Get a request that waits for its client back, and take no more of them."""
-        self._ending = True
-        connection = self._connection
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it ended in this moment
-                return
+        """Get the requests back that wait for their clients, and their threads."""
+        self._hang_up_before(math.inf)
+        for thread in self._answering:
+            thread.join()
+
+    def _answer(self, request: Any, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except Exception:  # noqa: BLE001 - told as the base tells it
+            self.handle_error(request, client_address)
+        finally:
+            self.shutdown_request(request)
+
+    def _hang_up_before(self, now_s: float) -> None:
+        for connection, until_s in self._answering.values():
+            if until_s < now_s:
+                with contextlib.suppress(OSError):  # it ended in this moment
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if isinstance(sys.exc_info()[1], OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,7 @@ class LiveReport:
     ) -> None:
         self._machine = machine
         self._told: set[str] = set()
+        self._told_finishing = False
         self._stage = "age" if live else "infer"
         self._open = ExitStack()
         self._last_frames = 0
@@ -86,6 +87,12 @@ class LiveReport:
         for name in news.keys() - self._told:
             self._write_line(f"{name or 'the source'} was lost: {news[name]}; opening it again")
         self._told = set(news)
+
+    def tell_finishing(self, descriptions: Sequence[str]) -> None:
+        """Say once why the end takes its time."""
+        if descriptions and not self._told_finishing:
+            self._told_finishing = True
+            self._write_line(f"finishing {', '.join(descriptions)}; a second Ctrl-C leaves it")
 
     def finish(self, stats: Statistics, **told: str) -> None:
         """Write the summary as the last JSON line, with what was `told` about the run."""

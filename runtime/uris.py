@@ -8,17 +8,20 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S*)")
+# One '/' too, which is a slip. A password may have a space in it, but then no '/' as well.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})([^\s:/@]*:[^/\n]*@\S*|\S*)")
+_BARE = re.compile(r"([\w.%+-]*):(?!\\)[^@/\s]+@")
+"""`user:password@` without a scheme; `C:\\` is a disk."""
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d*))?")
 _SECRET = re.compile(
-    r"(?<![A-Za-z])(pass(?:word|wd|phrase)?|pwd|psw|token|secret|api_?key|key|auth|sig(?:nature)?)"
-    r"=[^&;\s#]+",
+    r"((?:[\w.-]*(?:pas|pwd|psw|key|token|secret|auth|sess|sig|cred|jwt)[\w.-]*|\b(?:p|pw|sid))"
+    r"(?:=|%3d))[^&;\s#]+",
     re.IGNORECASE,
 )
-
 _OPTION = re.compile(
-    r"\b(user(?:-?(?:id|name|pw))?|pass(?:word|wd)?|pw|pwd|token|secret|api-?key|proxy-pw)"
-    r"(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&!\"']+)",
+    r"\b(user(?:-?(?:id|name|pw))?|pw|key|proxy-(?:id|pw)|cookies|extra-headers"
+    r"|[\w-]*(?:pas|pwd|psw|token|secret|api-?key|auth|sess|cred|jwt)[\w-]*)"
+    r"(\s*=\s*)(\"(?:\\.|[^\"\\])*\"|'[^']*'|(?:\\.|[^\s\"'])+)",
     re.IGNORECASE,
 )
 
@@ -29,13 +32,21 @@ def redacted(text: str) -> str:
     A password in a query or a path (`?pwd=...`, `/user=admin_password=...`) is hidden too, and
     one that has a '/' or '@' in it which should have been written as %2F or %40.
     """
-    return _ADDRESS.sub(_redacted_address, text)
+    return _BARE.sub(rf"\1:{HIDDEN}@", _ADDRESS.sub(_redacted_address, text))
 
 
 def redacted_pipeline(text: str) -> str:
     """As `redacted`, and of a GStreamer pipeline the options that hold names or passwords:
     `rtspsrc location=rtsp://host user-id=*** user-pw=***`."""
     return _OPTION.sub(rf"\1\2{HIDDEN}", redacted(text))
+
+
+def has_slipped(name: str) -> bool:
+    """Whether a name that has no `://` was meant to be an address: `rtsp:/host`, `me:pw@host`.
+
+    `C:/clip.mp4` was not.
+    """
+    return re.match(r"[A-Za-z]\w+:/(?!/)|[\w.%+-]+:(?!\\)[^@/\s]+@", name) is not None
 
 
 def without_secrets(text: str, uri: str) -> str:
@@ -79,12 +90,15 @@ class Address:
 
 
 def address_of(uri: str) -> Address | None:
-    """Take an address apart; None where it has no host, or a port that is no number."""
+    """Take an address apart; None where it has no host, or a port that is no number.
+
+    `udp://@:5000` and `udp://:5000` have an empty host: whoever sends to this machine.
+    """
     scheme, separator, tail = uri.partition("://")
     credentials, rest = _parts(tail)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     match = _HOST_AND_PORT.fullmatch(authority)
-    if not separator or match is None or not match[1]:
+    if not separator or match is None or not (match[1] or scheme.lower() == "udp"):
         return None
     port = int(match[2]) if match[2] else None
     if port is not None and port > 0xFFFF:
@@ -104,7 +118,7 @@ def address_of(uri: str) -> Address | None:
 def _redacted_address(match: re.Match[str]) -> str:
     credentials, rest = _parts(match[2])
     user, colon, _ = credentials.partition(":")
-    rest = _SECRET.sub(lambda secret: f"{secret[1]}={HIDDEN}", rest)
+    rest = _SECRET.sub(lambda secret: secret[1] + HIDDEN, rest)
     if not credentials:
         return match[1] + rest
     return f"{match[1]}{user}{colon}{HIDDEN if colon else ''}@{rest}"

@@ -17,6 +17,7 @@ from conftest import decoded
 from onnx_models import write_float_image_model, write_negative
 
 from runtime.cli import _stopped_by_signals, live, one_line_errors
+from runtime.hud import Hud
 from runtime.sources.synthetic import index_in
 
 REPOSITORY = Path(__file__).parent.parent
@@ -105,6 +106,63 @@ def test_images_become_images_of_the_same_names_and_sizes(p2p_live, negative_onn
     assert ran.exit_code == 0, ran.output
     assert np.array_equal(cv2.imread("out/b.png"), np.full((20, 30, 3), 200, np.uint8))
     assert np.array_equal(cv2.imread("out/a.png"), np.full((64, 50, 3), 200, np.uint8))
+
+
+def test_pictures_of_one_name_in_two_folders_become_two_pictures(
+    p2p_live, negative_onnx, tmp_path
+):
+    for folder, level in (("x", 55), ("y", 100)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        cv2.imwrite(f"in/{folder}/1.png", np.full((20, 30, 3), level, np.uint8))
+    ran = p2p_live(negative_onnx, "--source", "in/**/*.png", "--sink", "out/")
+    assert ran.exit_code == 0, ran.output
+    assert [cv2.imread(f"out/{name}/1.png")[0, 0, 0] for name in "xy"] == [200, 155]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--source", "clip.mp4", "--sink", "clip.mp4?codec=mp4v"],
+        ["--source", "clip.mp4", "--sink", "none", "--stats", "clip.mp4"],
+        ["--source", "clip.mp4", "--sink", "none", "--stats", "m.onnx"],
+        ["--source", "clip.mp4", "--source", "b=synthetic://?frames=2", "--sink", "{source}.mp4"],
+    ],
+)
+def test_no_file_of_the_user_is_written_over(p2p_live, clip, tmp_path, args):
+    model, source = write_negative(tmp_path / "m.onnx"), tmp_path / "clip.mp4"
+    source.write_bytes(clip.read_bytes())
+    before = model.read_bytes(), source.read_bytes()
+    ran = p2p_live("m.onnx", *args)
+    assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1), ran.output
+    assert "would write over the " in ran.stderr
+    assert (model.read_bytes(), source.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "seen"),
+    [
+        (["--sink", "{source}.mp4"], [1, 1]),
+        (["--sink", "all.mp4", "--grid"], [1]),
+    ],
+)
+def test_each_stream_has_a_hud_of_its_own_and_a_grid_one(
+    p2p_live, negative_onnx, monkeypatch, args, seen
+):
+    """The HUD draws as ever; what is watched is which HUD gets pictures of which size."""
+    huds = {}
+    draw = Hud.__call__
+
+    def watched(self, image, frame):
+        huds.setdefault((image.shape[1], image.shape[0]), set()).add(id(self))
+        draw(self, image, frame)
+
+    monkeypatch.setattr(Hud, "__call__", watched)
+    sources = ["--source", "a=synthetic://?size=96x64&frames=4"]
+    sources += ["--source", "b=synthetic://?size=160x120&frames=4"]
+    ran = p2p_live(negative_onnx, *sources, *args, "--hud")
+    assert ran.exit_code == 0, ran.output
+    assert [len(ids) for ids in huds.values()] == seen
+    assert len(set().union(*huds.values())) == len(seen)
 
 
 def test_one_image_becomes_one_image(p2p_live, negative_onnx, tmp_path):

@@ -300,19 +300,55 @@ def test_the_processor_is_the_same_at_each_start_and_names_its_instructions():
         assert len(processor().split()) > 10
 
 
+def blob_of(cache):
+    (entry,) = entries(cache, "openvino")
+    (blob,) = set(entry.iterdir()) - {entry / "seal.json"}
+    return blob
+
+
 def test_openvino_starts_from_its_own_cache_and_survives_a_damaged_one(cache, large):
     pytest.importorskip("openvino", reason="openvino is not installed")
     plain, told = translated(large, "openvino")
     assert "not kept" not in told
-    (entry,) = entries(cache, "openvino")
-    (blob,) = entry.iterdir()
+    blob = blob_of(cache)
     written = blob.stat().st_mtime_ns
     again, _ = translated(large, "openvino")
     assert np.array_equal(plain, again)
     assert blob.stat().st_mtime_ns == written
-    for damaged in (blob.read_bytes()[:1000], os.urandom(5000), b""):
-        blob.write_bytes(damaged)
-        again, _ = translated(large, "openvino")
+    whole = blob.read_bytes()
+    third = len(whole) // 3
+    zeroed = whole[:third] + bytes(third) + whole[2 * third :]
+    for damaged in (zeroed, whole[:1000], os.urandom(5000), b""):
+        blob_of(cache).write_bytes(damaged)
+        again, told = translated(large, "openvino")
         assert np.array_equal(plain, again)
-        translated(large, "openvino")
-        (blob,) = entry.iterdir()
+        assert "not kept" not in told
+        assert blob_of(cache).stat().st_size > 2 * third  # names in it differ in length
+
+
+def test_openvino_takes_no_file_that_lies_in_its_cache_without_a_seal(cache, large):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    translated(large, "openvino")
+    blob = blob_of(cache)
+    foreign = blob.with_name("1.blob")
+    foreign.write_bytes(b"left by another program")
+    translated(large, "openvino")
+    assert not foreign.exists()
+    (blob.parent / "seal.json").unlink()
+    whole = blob.read_bytes()
+    blob.write_bytes(bytes(len(whole)))
+    translated(large, "openvino")
+    assert blob_of(cache).read_bytes() != bytes(len(whole))
+
+
+def test_openvino_sees_that_weights_in_another_file_have_changed(cache, tmp_path):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    path, weights = tmp_path / "m.onnx", tmp_path / "m.data"
+    onnx.save(large_model(), path, save_as_external_data=True, location="m.data")
+    first, _ = translated(path, "openvino")
+    numbers = np.fromfile(weights, np.float32)
+    (numbers / 2).tofile(weights)
+    second, told = translated(path, "openvino")
+    assert not np.array_equal(first, second)
+    assert "not kept" not in told
+    assert entries(cache, "openvino") == []

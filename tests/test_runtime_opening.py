@@ -1,5 +1,7 @@
 """What a command line names: sources with names, and sinks for them."""
 
+import cv2
+import numpy as np
 import pytest
 
 from runtime.errors import SinkError, SourceError
@@ -120,9 +122,99 @@ def test_a_grid_of_files_has_a_picture_for_each_frame_and_one_of_cameras_the_pac
     assert "30 fps" in target.sink.description
 
 
-def test_a_result_never_takes_the_place_of_its_source(clip):
+def refuse(feeds, *sinks, grid=False, **results):
+    refuse_overwriting(feeds, [str(sink) for sink in sinks], grid=grid, **results)
+
+
+@pytest.fixture
+def two_clips(clip, tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    return tmp_path
+
+
+def test_a_result_never_takes_the_place_of_its_source(feeds, clip):
+    one = feeds(f"front={clip}")
     with pytest.raises(SinkError, match="write over the source"):
-        refuse_overwriting([f"front={clip}"], [str(clip)])
+        refuse(one, clip)
     with pytest.raises(SinkError, match="write over the source"):
-        refuse_overwriting([str(clip)], ["none", str(clip.parent)])
-    refuse_overwriting([str(clip)], [str(clip.parent / "other.mp4"), "display://0"])
+        refuse(one, "none", clip.parent)
+    refuse(one, clip.parent / "other.mp4", clip.parent / "new/", "display://0", "udp://host:1")
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "file://{folder}/a.mp4", "{folder}/a.mp4", "./a.mp4"])
+@pytest.mark.parametrize(
+    "sink",
+    [
+        *(
+            "a.mp4",
+            "a.mp4?codec=mp4v",
+            "file://{folder}/a.mp4",
+            "file://{folder}/a.mp4?codec=avc1",
+        ),
+        *("FILE://{folder}/a.mp4", "link.mp4", "../{name}/a.mp4", "."),
+    ],
+)
+def test_a_source_is_known_however_it_and_the_sink_are_written(
+    feeds, two_clips, monkeypatch, source, sink
+):
+    monkeypatch.chdir(two_clips)
+    (two_clips / "link.mp4").symlink_to("a.mp4")
+    source, sink = (text.format(folder=two_clips, name=two_clips.name) for text in (source, sink))
+    with pytest.raises(SinkError, match=r"would write over the source .*a\.mp4"):
+        refuse(feeds(source), sink)
+
+
+def test_a_sink_that_is_named_after_its_source_is_refused(feeds, two_clips):
+    two = feeds(str(two_clips / "a.mp4"), str(two_clips / "b.mp4"))
+    with pytest.raises(SinkError, match="over the source"):
+        refuse(two, two_clips / "{source}.mp4")
+    refuse(two, two_clips / "{source}-night.mp4")
+
+
+def test_no_file_of_a_folder_or_of_a_pattern_is_written_over(feeds, two_clips):
+    for name in ("x/1.png", "y/1.png"):
+        (two_clips / "pics" / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(two_clips / "pics" / name), np.zeros((8, 8, 3), np.uint8))
+    videos = feeds(str(two_clips))
+    with pytest.raises(SinkError, match="over the source"):
+        refuse(videos, two_clips / "b.mp4")
+    refuse(videos, two_clips / "c.mp4")
+    (nested,) = open_feeds([str(two_clips / "pics" / "**" / "*.png")])
+    for folder in ("pics", "pics/x"):
+        with pytest.raises(SinkError, match=r"over the source .*1\.png"):
+            refuse([nested], two_clips / folder)
+    refuse([nested], two_clips / "out")
+
+
+def test_two_spellings_of_one_sink_are_one_sink(feeds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SinkError, match="named twice"):
+        refuse(feeds(DRAWN), "out.mp4", f"file://{tmp_path}/out.mp4")
+
+
+def test_statistics_are_written_over_no_source_no_sink_and_no_model(feeds, two_clips):
+    one, model = feeds(str(two_clips / "a.mp4")), two_clips / "m.onnx"
+    model.write_bytes(b"a model")
+    (two_clips / "link.jsonl").symlink_to(model)
+    for stats, told in (
+        ("a.mp4", "over the source"),
+        ("m.onnx", "over the model"),
+        ("link.jsonl", "over the model"),
+        ("out.mp4", r"the sink .*out\.mp4 are one file"),
+    ):
+        with pytest.raises(SinkError, match=told):
+            refuse(one, two_clips / "out.mp4", model=model, stats=two_clips / stats)
+    refuse(one, two_clips / "out.mp4", model=model, stats=two_clips / "s.jsonl")
+
+
+@pytest.mark.parametrize("password", ["SEC[RET", "SECRET\u2100x", "SEC]RET"])
+def test_a_password_with_odd_characters_is_no_traceback_and_is_not_told(password):
+    uri = f"rtsp://user:{password}@127.0.0.1:1/x"
+    with pytest.raises(SourceError, match="nobody listens there") as caught:
+        open_feeds([uri, DRAWN])
+    assert password not in str(caught.value)
+    slipped = f"rtsp:/user:{password}@camera"
+    with pytest.raises(SourceError, match="2 sources are called") as caught:
+        open_feeds([slipped, slipped])
+    assert password not in str(caught.value)

@@ -325,3 +325,38 @@ def test_whatever_stops_the_opening_of_a_sink_the_others_are_closed(monkeypatch,
     with pytest.raises(type(error)):
         opening.open_targets(["a", "b"], feeds, grid=False)
     assert first.kept is False
+
+
+class SlowToClose(ListSink):
+    """A file on a disk that is slow to take its end."""
+
+    description = "slow disk"
+
+    def __init__(self, finishing):
+        super().__init__()
+        self._finishes = finishing
+
+    def close(self, keep=True):
+        self.finishing = self._finishes
+        time.sleep(0.6)
+        self.finishing = False
+        super().close(keep)
+
+
+@pytest.mark.parametrize("finishing", [True, False])
+def test_a_sink_that_finishes_its_file_gets_its_time_and_one_that_is_stuck_does_not(
+    monkeypatch, finishing
+):
+    monkeypatch.setattr("runtime.delivery._PATIENCE_S", 0.05)
+    monkeypatch.setattr("runtime.delivery._JOIN_S", 0.1)
+    sink, told = SlowToClose(finishing), []
+    source = SyntheticSource(SIZE_PX, fps=100)
+    running = Pipeline(source, Translator(ScriptedEngine()), sink)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    running.run(stop, lambda stats: told.extend(running.finishing))
+    assert (running.left_behind == []) is finishing
+    assert ("slow disk" in told) is finishing
+    while any(thread.name.startswith("p2p-") for thread in threading.enumerate()):
+        time.sleep(0.05)
+    assert sink.kept is True

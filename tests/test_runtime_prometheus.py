@@ -273,7 +273,9 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 
 def names():
-    return [thread.name for thread in threading.enumerate() if thread.name == "p2p-metrics"]
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("p2p-metrics")
+    ]
 
 
 def test_closing_leaves_no_thread_and_frees_the_port():
@@ -326,3 +328,29 @@ def test_a_figure_that_fails_is_an_error_of_that_request_alone(capfd):
         broken.clear()
         assert read(endpoint)
     assert "the figures are broken" in capfd.readouterr().err
+
+
+def test_a_client_that_drips_holds_nobody_up_and_is_hung_up_on():
+    ended = threading.Event()
+    with (
+        MetricsEndpoint("0", runs) as endpoint,
+        socket.create_connection(("127.0.0.1", port_of(endpoint))) as slow,
+    ):
+
+        def drip():
+            try:
+                for byte in b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 400:
+                    slow.sendall(bytes([byte]))
+                    time.sleep(0.1)
+            except OSError:
+                ended.set()
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        time.sleep(0.5)
+        start_s = time.monotonic()
+        assert read(endpoint)
+        assert time.monotonic() - start_s < 2
+        assert ended.wait(10), "two seconds are enough for a request"
+        dripping.join()
+    assert names() == []

@@ -103,10 +103,28 @@ def test_a_frame_of_another_size_is_refused_and_not_silently_lost(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_odd_widths_and_heights_lose_no_frame(tmp_path):
-    path = tmp_path / "out.mp4"
-    write_all(open_sink(str(path)), numbered(10, (97, 209)))
-    assert len(decoded(path)) == 10
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_odd_width_or_height_is_kept_whole_with_its_last_row_and_column_twice(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    images = np.full((10, 97, 209, 3), 40, np.uint8)
+    images[:, -1] = images[:, :, -1] = 220
+    sink = open_sink(str(path))
+    write_all(sink, [Frame(image, number) for number, image in enumerate(images)])
+    found = decoded(path)
+    assert [image.shape for image in found] == [(98, 210, 3)] * 10
+    assert found[9][-2:].mean() > 180
+    assert found[9][:, -2:].mean() > 180
+    assert found[9][:-8, :-8].mean() < 60
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("size_px", [(1, 1), (1, 9), (9, 1)])
+def test_a_picture_one_pixel_wide_or_high_is_refused_by_its_own_line(tmp_path, suffix, size_px):
+    sink = open_sink(str(tmp_path / f"out{suffix}"))
+    with pytest.raises(SinkError, match="at least 2 pixels"):
+        sink.write(Frame(np.zeros((*size_px, 3), np.uint8), 0))
+    sink.close(keep=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 WRITE_UNDER_A_LIMIT = """
@@ -159,6 +177,26 @@ def test_a_folder_keeps_the_sources_names_or_counts(tmp_path):
         "frame_000012.png",
     ]
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "a.png")), image)
+
+
+def test_a_second_run_into_a_folder_goes_on_behind_the_first_and_says_so(tmp_path):
+    first, second = (np.full((8, 8, 3), value, np.uint8) for value in (10, 200))
+    sink = open_sink(str(tmp_path / "shots"))
+    assert sink.notice == ""
+    write_all(sink, [Frame(first, number) for number in range(3)])
+    sink = open_sink(str(tmp_path / "shots"))
+    assert "frame_000003.png" in sink.notice
+    write_all(
+        sink, [Frame(second, 0), Frame(second, 1), Frame(second, 2, name="frame_000001.png")]
+    )
+    values = {path.name: cv2.imread(str(path)).mean() for path in (tmp_path / "shots").iterdir()}
+    assert values == {
+        "frame_000000.png": 10,
+        "frame_000001.png": 200,  # the source's own name, as ever
+        "frame_000002.png": 10,
+        "frame_000003.png": 200,
+        "frame_000004.png": 200,
+    }
 
 
 @pytest.mark.parametrize("uri", ["out/", "out", "existing.mp4"])
@@ -224,3 +262,29 @@ def test_a_folder_where_a_file_is_meant_is_refused(tmp_path):
 def test_an_unknown_sink_is_refused_with_what_is_accepted(uri):
     with pytest.raises(SinkError, match=r"display://0.*none"):
         open_sink(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtmp://user:SECRET@host/live",
+        "rtsp:/user:SECRET@host/live",
+        "user:SECRET@host/live",
+        "user:SECRET@host/live.xyz",
+    ],
+)
+def test_a_sink_that_is_none_is_told_without_its_password_and_makes_no_folder(
+    tmp_path, monkeypatch, uri
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SinkError) as caught:
+        open_sink(uri)
+    assert "SECRET" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_scheme_of_a_sink_may_be_in_capitals(tmp_path):
+    open_sink(f"FILE://{tmp_path}/x.png").close(keep=False)
+    with pytest.raises(SinkError, match="no address to send to"):
+        open_sink("RTSP://user:SECRET@")

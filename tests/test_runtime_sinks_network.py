@@ -15,9 +15,10 @@ from network_streams import needs_rtsp_server, rtsp_server
 
 from runtime.errors import SinkError
 from runtime.frame import Frame
-from runtime.sinks import network
+from runtime.sinks import network, open_sink
 from runtime.sinks.child import FedProcess
 from runtime.sinks.network import NetworkSink
+from runtime.sources import open_source
 from runtime.sources.network import NetworkSource
 from runtime.sources.synthetic import SyntheticSource, index_in
 
@@ -215,8 +216,60 @@ def test_with_no_program_to_send_it_is_said_what_to_install(monkeypatch, tmp_pat
     network._encoder.cache_clear()
 
 
-@pytest.mark.parametrize("uri", ["udp://h", "rtsp://", "udp://h:x", "rtmp://h/x", "rtsp://u:pw@"])
+@pytest.mark.parametrize(
+    "uri", ["udp://h", "udp://@:5000", "rtsp://", "udp://h:x", "rtmp://h/x", "rtsp://u:pw@"]
+)
 def test_what_is_no_address_to_send_to_is_refused(uri):
     with pytest.raises(SinkError, match="no address to send to") as caught:
         NetworkSink(uri)
     assert ":pw@" not in str(caught.value)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("written", ["udp://@:{port}", "udp://:{port}", "UDP://@:{port}"])
+def test_a_receiver_may_listen_for_whoever_sends(written):
+    port = free_port()
+    with Sending(NetworkSink(f"UDP://127.0.0.1:{port}", 30)):
+        source = open_source(written.format(port=port))
+        assert source.read().image.shape == (240, 320, 3)
+        source.close()
+
+
+@needs_ffmpeg
+def test_the_last_picture_is_sent_again_while_no_frame_comes():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.05)
+        sink = NetworkSink(f"udp://127.0.0.1:{receiver.getsockname()[1]}", 25)
+        assert sink.shows_notes, "the line that counts the seconds of a lost camera"
+        picture = np.full((64, 96, 3), 90, np.uint8)
+        for index in range(25):
+            sink.write(Frame(picture, index))
+            time.sleep(0.04)
+        picture[:] = 0  # a frame is the sink's no longer than its write takes
+        until = time.monotonic() + 4
+        came = []
+        while time.monotonic() < until:
+            assert sink.wants_more()
+            try:
+                receiver.recv(65536)
+                came.append(until - time.monotonic())
+            except TimeoutError:
+                continue
+        assert {int(left) for left in came} == {0, 1, 2, 3}, "in each second"
+        assert (sink._last == 90).all()
+        sink.close()
+
+
+@needs_ffmpeg
+def test_rtsps_speaks_tls():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        sink = open_sink(f"rtsps://127.0.0.1:{server.getsockname()[1]}/x", fps=25, live=True)
+        for index in range(50):  # ffmpeg looks at some before it connects
+            sink.write(Frame(np.zeros((64, 64, 3), np.uint8), index))
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(10)
+            assert connection.recv(2) == b"\x16\x03", "a TLS handshake"
+    sink.close(keep=False)

@@ -111,22 +111,6 @@ def test_matroska_and_avi_are_recovered_too(tmp_path, name):
     assert len(indices) > 100
 
 
-def test_a_file_that_is_being_written_is_left_alone(tmp_path):
-    path = tmp_path / "night.mp4"
-    writing = open_sink(str(path))
-    frames = list(frames_of(30))
-    for frame in frames[:20]:
-        writing.write(frame)
-    other = open_sink(str(path))
-    assert other.notice == ""
-    with pytest.raises(SinkError, match="being written already"):
-        other.write(frames[0])
-    for frame in frames[20:]:
-        writing.write(frame)
-    writing.close()
-    assert [index_in(image) for image in decoded(path)] == list(range(30))
-
-
 def test_something_else_of_such_a_name_is_kept_and_told(tmp_path):
     (tmp_path / ".night.mp4.1.part.mkv").write_bytes(b"no video at all")
     sink = open_sink(str(tmp_path / "night.mp4"))

@@ -79,3 +79,7 @@ def test_frames_reach_the_virtual_camera_and_a_new_size_opens_it_again(monkeypat
     sink.close()
     sink.close()
     assert second.closed
+
+
+def test_the_note_of_a_lost_camera_is_shown():
+    assert VirtualCameraSink.shows_notes

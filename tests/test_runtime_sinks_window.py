@@ -1,5 +1,6 @@
 """The window on a real X server: what is on the screen after which key, and how it ends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -124,12 +125,13 @@ def test_views_mouse_pause_screenshot_and_recording_by_keys(shown):
     assert f"saved {video.name}\n" in told
     assert not recording.exists()
     recorded = decoded(video)
-    assert 3 < len(recorded) <= frames
+    assert len(recorded) > 3
     assert {image.shape for image in recorded} == {(240, 320, 3)}
     reddest = max(int(image[:24, 296:, 2].max()) for image in recorded)
     assert reddest < 100, "no dot in the recording"
     numbers = [int(image[235, 280, 0]) for image in recorded]
     assert numbers == sorted(numbers)
+    assert numbers[-1] < frames + 3, "repeated where the machine was slow, never another's"
 
 
 def test_a_window_answers_while_no_frame_comes_and_its_close_button_ends_it(shown):
@@ -154,6 +156,62 @@ def test_escape_ends_it(shown):
     code, told, _ = window.ended()
     assert code == 0
     assert told == ""
+
+
+def test_cursor_and_function_keys_and_their_like_do_nothing(shown):
+    """What X11 calls them ends in the code of a letter: Left in that of `q`."""
+    window = shown()
+    for key in ("Left", "Up", "Right", "Down", "Home", "Page_Down", "F5", "KP_Left", "Delete"):
+        window.screen.press(key)
+    before = window.count()
+    until(lambda: window.count() != before)
+    window.screen.press("Q")
+    code, told, _ = window.ended()
+    assert code == 0
+    assert told == "", "no screenshot, no recording"
+    assert list(window.folder.glob("*p2p-*")) == []
+
+
+def test_a_recording_of_a_killed_window_is_brought_back_when_the_next_opens(shown):
+    window = shown()
+    window.screen.press("r")
+    (part,) = until(lambda: list(window.folder.glob(".p2p-*.part.mkv")))
+    first_second = b"\x1f\x43\xb6\x75"  # a cluster, as Matroska calls it
+    until(lambda: first_second in part.read_bytes())
+    window.stop()
+    again = shown()
+    (video,) = window.folder.glob("p2p-*-recovered-1.mp4")
+    assert video.name in again.told()
+    assert len(decoded(video)) > 0
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_two_windows_take_different_names_in_one_second(tmp_path, suffix):
+    code = (
+        "from pathlib import Path; from runtime.sinks.snapshots import new_file;"
+        f"print(new_file(Path(), {suffix!r}), flush=True); input();"
+        f"print(new_file(Path(), {suffix!r}))"
+    )
+    windows = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for window in windows:
+        window.stdout.readline()  # both are up
+    for window in windows:
+        window.stdin.write("\n")
+        window.stdin.flush()
+    names = [window.communicate()[0].strip() for window in windows]
+    assert names[0] != names[1]
+    assert all(re.fullmatch(rf"p2p-\d{{8}}-\d{{6}}-\d+\{suffix}", name) for name in names)
 
 
 def test_a_recording_that_fails_is_told_and_the_stream_goes_on(shown):

@@ -258,3 +258,25 @@ def test_what_is_no_video_is_refused_without_noise(tmp_path, capfd):
     with pytest.raises(SourceError, match=r"notes\.mp4"):
         open_source(str(tmp_path / "notes.mp4"))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "synthetic://?size=1000000x1000000",
+        "synthetic://?size=16385x2",
+        "-?size=99999x480&format=bgr24",
+        "synthetic://?fps=1e9",
+    ],
+)
+def test_absurd_sizes_and_rates_are_one_line(uri):
+    with pytest.raises(SourceError, match="cannot read the options") as caught:
+        open_source(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absurd_size_that_is_asked_beside_the_address_is_one_line():
+    with pytest.raises(SourceError, match="up to 16384"):
+        open_source("synthetic://", size_px=(480, 1 << 20))
+    with pytest.raises(SourceError, match="up to 1000"):
+        open_source("synthetic://", fps=1e6)

@@ -39,6 +39,33 @@ def test_a_pattern_gives_what_it_matches_in_natural_order(tmp_path):
         assert len(frames_of(open_source(str(tmp_path / pattern)))) == count
 
 
+def test_pictures_of_one_name_in_several_folders_keep_the_folders_that_tell_them_apart(
+    tmp_path, monkeypatch
+):
+    for level, name in ((10, "t/x/1.png"), (20, "t/y/1.png"), (30, "t/2.png")):
+        write_picture(tmp_path / name, level)
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("t/**/*.png", str(tmp_path / "t/**/*.png"), "t/../t/**/*.png"):
+        seen = {frame.name: int(frame.image[0, 0, 0]) for frame in frames_of(open_source(pattern))}
+        assert seen == {"2.png": 30, "x/1.png": 10, "y/1.png": 20}
+    assert [frame.name for frame in frames_of(open_source("t/x/*.png"))] == ["1.png"]
+
+
+def test_a_source_of_files_tells_which(tmp_path):
+    for name in ("pics/2.png", "pics/1.png"):
+        write_picture(tmp_path / name)
+    for name in ("a.avi", "b.avi"):
+        write_clip(tmp_path / name, 2, 25, "MJPG")
+    for text, found in (
+        ("pics", ["pics/1.png", "pics/2.png"]),
+        ("a.avi", ["a.avi"]),
+        ("*.avi", ["a.avi", "b.avi"]),
+    ):
+        source = open_source(str(tmp_path / text))
+        assert [str(path.relative_to(tmp_path)) for path in source.paths] == found
+        source.close()
+
+
 def test_a_pattern_may_be_relative_and_stand_behind_file(tmp_path, monkeypatch):
     write_picture(tmp_path / "a b" / "1.png")
     monkeypatch.chdir(tmp_path)
@@ -164,3 +191,11 @@ def test_what_opencv_writes_has_no_sound(clip, tmp_path):
     assert not has_sound(clip)
     (tmp_path / "notes.txt").write_text("soun auds")
     assert not has_sound(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("uri", ["rtsp:/user:SECRET@host/x", "user:SECRET@host/x", "http:/host/x"])
+def test_an_address_with_a_slip_is_told_in_one_line_without_its_password(uri):
+    with pytest.raises(SourceError, match=r"no file and no address.*://") as caught:
+        open_source(uri)
+    assert "SECRET" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Motion JPEG over HTTP, from a real web server that behaves well and badly."""
 
+import selectors
 import threading
 import time
 
@@ -192,3 +193,35 @@ def test_a_server_of_something_else_is_told():
 
     with raw_server(smtp) as port:
         assert "does not speak HTTP" in why(f"http://127.0.0.1:{port}/x")
+
+
+def test_a_long_padding_is_passed_over_quickly_and_an_endless_header_is_torn():
+    picture = jpegs(1)[0]
+    padded = picture[:2] + b"\xff" * 2_000_000 + picture[3:]
+    finder = JpegFinder()
+    started = time.process_time()
+    assert finder.found_in(padded) == [padded]
+    assert time.process_time() - started < 0.2, "not byte by byte"
+    for _ in range(100):
+        finder.found_in(b"\xff" * 100_000)
+    finder.found_in(b"\xff\xd8" + b"\xff" * 5_000_000)
+    assert finder.torn == 1
+    assert finder.found_in(picture) == [picture]
+
+
+def test_a_path_with_a_space_and_an_umlaut_is_asked_for_in_quotes():
+    asked = []
+
+    def answer(connection):
+        asked.append(connection.recv(4000).partition(b"\r\n")[0])
+        connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(answer) as port:
+        assert "answers 404" in why(f"http://127.0.0.1:{port}/gr\u00f6\u00dfe 1/%20?a=b&c=d")
+    assert asked == [b"GET /gr%C3%B6%C3%9Fe%201/%20?a=b&c=d HTTP/1.1"]
+
+
+def test_what_waits_is_seen_without_poll(monkeypatch):
+    monkeypatch.setattr(mjpeg, "_Selector", selectors.SelectSelector)
+    with HttpCamera(by_the_clock) as camera, opened(camera.uri) as source:
+        assert source.read() is not None

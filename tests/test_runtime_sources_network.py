@@ -143,3 +143,7 @@ def test_who_is_not_there_is_told_at_once():
 )
 def test_what_is_no_address_of_a_stream_is_refused(uri):
     assert "no address of a stream" in why(uri)
+
+
+def test_udp_without_a_port_is_refused():
+    assert "udp:// a port" in why("udp://@")

@@ -16,6 +16,7 @@ import pytest
 from conftest import write_clip
 
 from runtime.errors import SourceError
+from runtime.sources import standard_input
 from runtime.sources.raw_video import Yuv4MpegVideo
 from runtime.sources.standard_input import StandardInput
 from runtime.sources.synthetic import index_in
@@ -275,3 +276,29 @@ def test_p2p_live_translates_what_ffmpeg_pipes(tmp_path, negative_onnx):
     assert done.returncode == 0, done.stderr
     pictures = sorted(out.iterdir())
     assert [index_in(cv2.imread(str(picture))) for picture in pictures] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "header", [b"W1000000 H1000000 F30:1", b"W16385 H2 F30:1", b"W64 H48 F1000000:1"]
+)
+def test_a_header_with_an_absurd_size_or_rate_is_one_line(header):
+    with pytest.raises(SourceError, match="header that cannot be read") as caught:
+        Yuv4MpegVideo(b"YUV4MPEG2 " + header)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_that_was_closed_is_forgotten():
+    for _ in range(3):
+        reading, writing = os.pipe()
+        os.write(writing, bytes(4 * 2 * 3))
+        source = StandardInput((2, 4), descriptor=reading)
+        assert source.read() is not None
+        source.close()
+        os.close(reading)
+        os.close(writing)
+    reading, writing = os.pipe()
+    last = StandardInput((2, 4), descriptor=reading)
+    assert list(standard_input._streams) == [last._key]
+    last.close()
+    os.close(reading)
+    os.close(writing)

@@ -23,6 +23,8 @@ def mark(image, frame):
 def main(size_px):
     overlays = [mark] if "overlay" in sys.argv else []
     sink = open_sink("display://0", fps=25, live=True, view=View(overlays=overlays))
+    if sink.notice:
+        sys.stderr.write(f"{sink.notice}\n")
     index = 0
     while sink.wants_more():
         time.sleep(0.04)

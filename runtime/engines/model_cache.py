@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import platform
 import re
@@ -143,6 +144,34 @@ def key_of(path: Path, *settings: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def keeps_weights_elsewhere(path: Path) -> bool:
+    """Whether an ONNX file names other files for its weights: no key covers a change of those."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        # StringStringEntryProto of TensorProto.external_data: field 1, length 8, its fixed key.
+        return data.find(b"\x0a\x08location\x12") >= 0
+
+
+def check_room(folder: Path, size_bytes: int) -> None:
+    """Refuse to fill the disk: what a library could not write of a model is not always an error.
+
+    Args:
+        folder: the one that `ModelCache.make` gave.
+        size_bytes: of the model.
+
+    Raises:
+        UserError: there is no room for the model twice.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < 2 * size_bytes:
+        raise UserError(
+            f"{folder.parent.parent} has {free_bytes / 1e6:.0f} MB free",
+            f"{2 * size_bytes / 1e6:.0f} MB",
+            "free some space or set P2P_CACHE=FOLDER",
+        )
+
+
 def processor() -> str:
     """What code for this processor depends on: its model and the instructions that it has."""
     told = read_text("/proc/cpuinfo")
@@ -166,7 +195,11 @@ def _seal(entry: Path) -> None:
 def _is_sealed(entry: Path) -> bool:
     try:
         files = json.loads((entry / _SEAL).read_text(encoding="utf-8"))
-        return bool(files) and all(_stamp(entry / name) == files[name] for name in files)
+        there = {file.name for file in entry.iterdir()} - {_SEAL}
+        # A file that came later was never checked, and a library may take it for its own.
+        return there == set(files) != set() and all(
+            _stamp(entry / name) == files[name] for name in files
+        )
     except (OSError, ValueError, TypeError, AttributeError):  # no seal, or one that is damaged
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ from runtime.engines.base import (
     threads_each,
     told_threads,
 )
-from runtime.engines.model_cache import ModelCache, key_of, processor
+from runtime.engines.model_cache import (
+    ModelCache,
+    check_room,
+    keeps_weights_elsewhere,
+    key_of,
+    processor,
+)
 from runtime.errors import EngineError, ModelError, UserError
 
 _DEVICE = "CPU"
@@ -152,26 +159,49 @@ class OpenVinoEngine:
         return does_not_run(self._library, self._path.name, self.meta, frames.shape, cause)
 
     def _compile(self) -> tuple[Any, str]:
-        """The compiled model, from the cache where it is whole; and a note."""
-        core = self._ov.Core()
-        path, options = str(self._path), self._options
+        """The compiled model, from the cache where it is whole, else kept there; and a note.
+
+        OpenVINO takes a damaged form without a word and draws another picture with it, so that a
+        form counts only under the seal that it got when it was whole and on the disk.
+        """
         note = ""
         try:
             cache = ModelCache("openvino")
-            key = key_of(self._path, self._library, str(options), processor())
-            kept = {**options, "CACHE_DIR": str(cache.open_folder(key))}
+            key = key_of(self._path, self._library, str(self._options), processor())
+            if entry := cache.find(key):
+                try:
+                    return self._compile_in(entry), note
+                except RuntimeError:  # damaged in a way that its seal does not show
+                    cache.discard(key)
+            if not keeps_weights_elsewhere(self._path):
+                with cache.make(key) as folder:
+                    check_room(folder, self._path.stat().st_size)
+                    compiled = self._compile_in(folder)
+                return compiled, note
         except UserError as error:
             note = f"starts slowly, its compiled form was not kept: {error.received}"
-        else:
-            try:
-                return core.compile_model(path, _DEVICE, kept), note
-            except RuntimeError as error:
-                cache.discard(key)  # damaged, or the disk is full; else the model is to blame
-                note = f"its compiled form was not kept: {_cause(error)}"
+        except RuntimeError as error:  # it could not be written; else the model is to blame
+            note = f"its compiled form was not kept: {_cause(error)}"
         try:
-            return core.compile_model(path, _DEVICE, options), note
+            return self._compile_in(None), note
         except RuntimeError as error:
             raise does_not_load(self._library, self._path.name, _cause(error)) from error
+
+    def _compile_in(self, folder: Path | None) -> Any:
+        """The compiled model, which OpenVINO takes from this folder or writes into it."""
+        kept = {} if folder is None else {"CACHE_DIR": str(folder)}
+        return _core(self._ov).compile_model(str(self._path), _DEVICE, {**self._options, **kept})
+
+
+@cache
+def _core(ov: Any) -> Any:
+    """The one core of this process, which is never given back.
+
+    Its CPU plugin puts a signal stack of its own under the thread that compiles first. Given back
+    in another thread, it would take that stack away from under the first one, whose next signal,
+    such as Ctrl-C, then kills the process.
+    """
+    return ov.Core()
 
 
 def compile_options(meta: ArtifactMeta | None, threads: int, streams: int) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,14 @@ from typing import Any
 
 from runtime.artifact import ArtifactMeta
 from runtime.engines.base import does_not_load, one_line
-from runtime.engines.model_cache import MOST_BYTES, ModelCache, key_of, processor
+from runtime.engines.model_cache import (
+    MOST_BYTES,
+    ModelCache,
+    check_room,
+    keeps_weights_elsewhere,
+    key_of,
+    processor,
+)
 from runtime.errors import EngineError, ModelError, UserError
 
 CPU = "CPUExecutionProvider"
@@ -164,10 +169,10 @@ def _open_on_cpu(ort: Any, path: Path, threads: int, streams: int) -> tuple[Any,
                 return _session(ort, entry / _OPTIMISED, prepared), ""
             except UserError:  # damaged in a way that its seal does not show: made anew below
                 cache.discard(key)
-        if _keeps_weights_elsewhere(path):
+        if keeps_weights_elsewhere(path):
             return _session(ort, path, options), ""
         with cache.make(key) as folder:
-            _check_room(folder, size_bytes)
+            check_room(folder, size_bytes)
             saving = _options(ort, threads, streams)
             saving.optimized_model_filepath = str(folder / _OPTIMISED)
             for name, value in _EXTERNAL_WEIGHTS.items():
@@ -208,28 +213,6 @@ def _session(ort: Any, path: Path, options: Any, providers: Sequence[Any] = (CPU
         cause = one_line(error)
         raise does_not_load(f"ONNX Runtime {ort.__version__}", path.name, cause) from error
     return session
-
-
-def _keeps_weights_elsewhere(path: Path) -> bool:
-    """Whether an ONNX file names other files for its weights: a change of those goes unseen."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        # StringStringEntryProto of TensorProto.external_data: field 1, length 8, its fixed key.
-        return data.find(b"\x0a\x08location\x12") >= 0
-
-
-def _check_room(folder: Path, size_bytes: int) -> None:
-    """Refuse to fill the disk: what ONNX Runtime could write of a model is not always an error.
-
-    Raises:
-        UserError: there is no room for the model twice.
-    """
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < 2 * size_bytes:
-        raise UserError(
-            f"{folder.parent.parent} has {free_bytes / 1e6:.0f} MB free",
-            f"{2 * size_bytes / 1e6:.0f} MB",
-            "free some space or set P2P_CACHE=FOLDER",
-        )
 
 
 _NAMES = {CUDA: ("CUDA", "onnxruntime-cuda"), TENSORRT: ("TensorRT", "onnxruntime-tensorrt")}

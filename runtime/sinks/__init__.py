@@ -11,14 +11,15 @@ from runtime.sinks.base import NoSink, Sink
 from runtime.sinks.images import ImageFolderSink, ImageSink
 from runtime.sinks.video import CODECS, VIDEO_SUFFIXES, VideoSink
 from runtime.sinks.window import DisplaySink
+from runtime.uris import has_slipped, redacted
 from runtime.view import View
 
 __all__ = ["ACCEPTED", "NoSink", "Sink", "open_sink"]
 
 ACCEPTED = (
     "display://0 (a window), a video file (" + ", ".join(VIDEO_SUFFIXES) + "), a folder for "
-    "images, an image file, rtsp://, udp://, virtual:// (a virtual camera), - (standard output), "
-    "or none"
+    "images, an image file, rtsp://, rtsps://, udp://, virtual:// (a virtual camera), - "
+    "(standard output), or none"
 )
 
 _NETWORK = ("rtsp", "rtsps", "udp")
@@ -56,6 +57,7 @@ def open_sink(
         pixels = _option(uri, "format")
         return StandardOutputSink(fps, pixels) if pixels else StandardOutputSink(fps)
     scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
     if scheme == "display" and separator:
         return DisplaySink(view, None if live else fps, fps)
     if scheme in _NETWORK and separator:
@@ -67,7 +69,9 @@ def open_sink(
 
         return VirtualCameraSink(fps, rest or None)
     if separator and scheme != "file":
-        raise SinkError(f"unknown sink {uri}", ACCEPTED, "name one of these")
+        raise SinkError(f"unknown sink {redacted(uri)}", ACCEPTED, "name one of these")
+    if not separator and has_slipped(uri):
+        raise SinkError(f"{redacted(uri)} is no address", ACCEPTED, "write :// behind rtsp or udp")
     return _open_files(rest if separator else uri, fps, live, sound_left_out)
 
 
@@ -84,13 +88,15 @@ def _open_files(name: str, fps: float | None, live: bool, sound_left_out: bool) 
         )
     path = Path(name)
     if not name.strip() or (path.name in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)):
-        raise SinkError(f"the sink {name!r} has no name", ACCEPTED, "name one of these")
+        raise SinkError(f"the sink {redacted(name)!r} has no name", ACCEPTED, "name one of these")
     if path.is_dir() or name.endswith("/") or not path.suffix:
         return ImageFolderSink(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSink(path)
     raise SinkError(
-        f"cannot write {path.suffix.lower()} files: {name}", ACCEPTED, "name one of these"
+        redacted(f"cannot write {path.suffix.lower()} files: {name}"),
+        ACCEPTED,
+        "name one of these",
     )
 
 
@@ -107,6 +113,8 @@ def _option(uri: str, known: str) -> str | None:
     if option != known or not value:
         choices = "|".join(CODECS) if known == "codec" else "..."
         raise SinkError(
-            f"unknown option ?{text} of the sink {uri}", f"?{known}={choices}", "leave it out"
+            redacted(f"unknown option ?{text} of the sink {uri}"),
+            f"?{known}={choices}",
+            "leave it out",
         )
     return value

@@ -26,6 +26,8 @@ class Sink(Protocol):
     """Something to tell when it was opened, such as a video that a killed run left; else empty."""
     warning: str
     """Something to tell at the end, such as frames of another size; else empty."""
+    finishing: bool
+    """True while `close` brings a file to its end, which a slow disk may make long."""
 
     def write(self, frame: Frame) -> None:
         """Show or keep a frame; it is not read after this returns.
@@ -59,6 +61,7 @@ class BaseSink:
     shows_notes = False
     notice: str = ""
     warning: str = ""
+    finishing: bool = False
 
     def wants_more(self) -> bool:
         """Always."""

@@ -11,18 +11,16 @@ from collections.abc import Callable, Sequence
 
 from runtime.errors import SinkError
 from runtime.frame import Image
+from runtime.pipe_capacity import widen
 
 WRITE_TIMEOUT_S = 2.0
 """A program that takes nothing for so long is taken for hung."""
 _START_WITHIN_S = 5.0
 _END_WITHIN_S = 2.0
 _KEEP_OF_STDERR = 4096
-_PIPE_BYTES = 1 << 20
 _LAST_LINES = 6
 _PREFIX = re.compile(r"^\[[^\]]*\]")
 _TELLING = re.compile(r"fail|refused|denied|not found|no such|unable|could not", re.IGNORECASE)
-_SET_PIPE_SIZE = 1031
-"""Linux's F_SETPIPE_SZ: a frame in few pieces."""
 
 
 class FedProcess:
@@ -65,7 +63,7 @@ class FedProcess:
         self._errors = self._process.stderr.fileno()
         os.set_blocking(self._input, False)
         os.set_blocking(self._errors, False)
-        _widen(self._input)
+        widen(self._input)
 
     def write(self, image: Image) -> None:
         """Give a picture to it, whole.
@@ -164,12 +162,3 @@ class FedProcess:
         lines = [_PREFIX.sub("", line).strip() for line in lines if line.strip()]
         telling = [line for line in lines[-_LAST_LINES:] if _TELLING.search(line)]
         return f" ({self._told((telling or lines[-1:])[0])})" if lines else ""
-
-
-def _widen(pipe: int) -> None:
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe, _SET_PIPE_SIZE, _PIPE_BYTES)
-    except (ImportError, OSError):
-        return  # another system, or over its limit: more, smaller pieces then

@@ -29,6 +29,7 @@ from runtime.frame import Image
 from runtime.quiet import quiet_opencv
 from runtime.sinks.frame_rate import store_rate
 from runtime.sinks.mp4_index import become_mp4
+from runtime.sinks.parts import begun, part_of
 
 _PIPE_READ_BYTES = 1 << 20
 
@@ -37,7 +38,7 @@ class Encoder(Protocol):
     """Pictures of one size in, an unfinished file out. One thread uses it."""
 
     part: Path
-    """The unfinished file, locked while it is written."""
+    """The unfinished file, locked until `close`."""
 
     def write(self, image: Image) -> None:
         """Code one picture.
@@ -55,6 +56,10 @@ class Encoder(Protocol):
 
     def stop(self) -> None:
         """End coding and leave the file as it is. May be called twice."""
+
+    def close(self) -> None:
+        """Let go of the file, after it has its name or is removed: until then it stays locked,
+        since without a lock another program takes it for one that a killed run left."""
 
 
 def open_encoder(path: Path, codec: str, rate: Fraction, size_px: tuple[int, int]) -> Encoder:
@@ -75,30 +80,6 @@ def open_encoder(path: Path, codec: str, rate: Fraction, size_px: tuple[int, int
     return _DirectEncoder(path, codec, rate, size_px)
 
 
-def part_of(path: Path, suffix: str) -> Path:
-    """The name of this process' unfinished file for `path`: `.night.mp4.1234.part.mkv`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
-
-
-def locked(file: BinaryIO) -> bool:
-    """Lock an unfinished file until it is closed or its process ends, however it ends.
-
-    Returns:
-        False where someone else writes it.
-    """
-    if sys.platform == "win32":
-        return True  # there a file that is open can be neither renamed nor removed
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True
-
-
 def _can_pipe() -> bool:
     return hasattr(os, "mkfifo") and cv2.CAP_FFMPEG in cv2.videoio_registry.getWriterBackends()
 
@@ -111,7 +92,7 @@ class _PipedEncoder:
         self._path = path
         self._rate = rate
         self._error: OSError | None = None
-        self._file = _begun(self.part, path)
+        self._file = begun(self.part, path)
         try:
             with tempfile.TemporaryDirectory(prefix="p2p-") as folder:
                 pipe = Path(folder) / "pipe.mkv"
@@ -119,7 +100,7 @@ class _PipedEncoder:
                 reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # or OpenCV would wait
                 try:
                     self._writer = _opened(pipe, path, codec, rate, size_px, cv2.CAP_FFMPEG)
-                except SinkError:
+                except BaseException:
                     os.close(reading)
                     raise
         except BaseException:
@@ -160,6 +141,10 @@ class _PipedEncoder:
         """End coding; everything coded so far is in the file."""
         self._writer.release()
         self._thread.join()
+        _unopened_for_windows(self._file)
+
+    def close(self) -> None:
+        """Give the lock back."""
         self._file.close()
 
     def _keep(self, reading: int) -> None:
@@ -188,7 +173,7 @@ class _DirectEncoder:
         self.part = part_of(path, path.suffix)
         self._path = path
         self._rate = rate
-        self._file = _begun(self.part, path)
+        self._file = begun(self.part, path)
         try:
             self._writer = _opened(self.part, path, codec, rate, size_px, cv2.CAP_ANY)
         except BaseException:
@@ -211,24 +196,17 @@ class _DirectEncoder:
     def stop(self) -> None:
         """End coding; OpenCV writes its index here already."""
         self._writer.release()
+        _unopened_for_windows(self._file)
+
+    def close(self) -> None:
+        """Give the lock back."""
         self._file.close()
 
 
-def _begun(part: Path, path: Path) -> BinaryIO:
-    """The new unfinished file, locked; everything written to it is on its way at once."""
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("xb", buffering=0)
-    except FileExistsError as error:
-        raise SinkError(
-            f"{path} is being written already by this program",
-            "one sink for one file",
-            "name another file",
-        ) from error
-    except OSError as error:
-        raise write_error(path, error) from error
-    locked(file)
-    return file
+def _unopened_for_windows(file: BinaryIO) -> None:
+    """There a file that is open cannot be renamed, and none is ever locked."""
+    if sys.platform == "win32":
+        file.close()
 
 
 def _opened(

@@ -16,6 +16,7 @@ _DESCENDED = (_SEGMENT, _CLUSTER, _BLOCK_GROUP, _TRACKS, _TRACK_ENTRY, _VIDEO)
 _CODEC_ID, _CODEC_PRIVATE, _DEFAULT_DURATION = 0x86, 0x63A2, 0x23E383
 _WIDTH, _HEIGHT = 0xB0, 0xBA
 _CLUSTER_TIME, _SIMPLE_BLOCK, _BLOCK = 0xE7, 0xA3, 0xA1
+_READ_WHOLE = (_CODEC_ID, _CODEC_PRIVATE, _DEFAULT_DURATION, _WIDTH, _HEIGHT, _CLUSTER_TIME)
 _KEY_FRAME = 0x80
 _LACING = 0x06
 
@@ -58,7 +59,8 @@ def read_track(path: Path) -> MatroskaTrack:
             raise ValueError("no Matroska file")
         cluster_time = 0
         for element, start, end in _elements(data, 0, len(data)):
-            content = data[start:end] if end - start <= 1 << 16 else b""
+            is_small = element in _READ_WHOLE and end - start <= 1 << 16
+            content = data[start:end] if is_small else b""
             if element == _CLUSTER:
                 track.first_cluster_at = track.first_cluster_at or start
             elif element == _CODEC_ID:

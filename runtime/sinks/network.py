@@ -19,27 +19,30 @@ from runtime.sinks.child import FedProcess
 from runtime.sinks.frame_rate import nearest_rate
 from runtime.uris import Address, address_of, redacted, without_secrets
 
-SCHEMES = ("rtsp", "udp")
+SCHEMES = ("rtsp", "rtsps", "udp")
 DEFAULT_FPS = 25.0
 
 _LOOK_WITHIN_S = 10.0
+_REPEAT_AFTER_S = 0.4
+"""Servers and viewers give up a stream that says nothing for seconds."""
 _TS_PACKETS = 1316
 """Seven packets of a transport stream fill an Ethernet frame."""
 
 
 class NetworkSink(BaseSink):
-    """H.264 for a media server (`rtsp://`, published) or for one receiver (`udp://`, MPEG-TS).
+    """H.264 for a media server (`rtsp://`, `rtsps://`) or for one receiver (`udp://`, MPEG-TS).
 
     ffmpeg encodes and sends, or GStreamer where there is no ffmpeg; it starts with the first
     frame. ffmpeg keeps a constant rate by the clock: where frames are missing the last one is
-    sent again, and a viewer never waits for them. A frame of another size ends the stream and
+    sent again, and a viewer never waits for them. While none comes at all, `wants_more` gives the
+    last one again, twice a second and more. A frame of another size ends the stream and
     starts a new one: a viewer of `udp://` goes on, one of `rtsp://` connects again.
 
-    The password of an `rtsp://` address is never in a message; the list of this machine's
+    The password of an address is never in a message; the list of this machine's
     processes shows it to other users, since ffmpeg takes it in no other way.
 
     Args:
-        uri: `rtsp://[user:password@]host[:port]/path` or `udp://host:port`.
+        uri: `rtsp://[user:password@]host[:port]/path`, `rtsps://` likewise, or `udp://host:port`.
         fps: the stream's rate; None: 25.
         live: send each frame at once. Otherwise frames wait until it is their time, so that a
             file plays at its own speed.
@@ -48,26 +51,30 @@ class NetworkSink(BaseSink):
         SinkError: no such address, or neither program is installed.
     """
 
+    shows_notes = True
+
     def __init__(self, uri: str, fps: float | None = None, live: bool = True) -> None:
         shown = redacted(uri)
         address = address_of(uri)
         if (
             address is None
             or address.scheme not in SCHEMES
-            or (address.scheme == "udp" and address.port is None)
+            or (address.scheme == "udp" and (address.port is None or not address.host))
         ):
             raise SinkError(
                 f"{shown} is no address to send to",
-                "rtsp://HOST:PORT/PATH or udp://HOST:PORT",
+                "rtsp://HOST:PORT/PATH, rtsps:// or udp://HOST:PORT",
                 "write for example rtsp://localhost:8554/night",
             )
-        self._uri = uri
+        self._uri = f"{address.scheme}://{uri.partition('://')[2]}"  # ffmpeg knows no RTSP://
         self._address = address
         self._fps = fps or DEFAULT_FPS
         self._paced = not live
         self._program, self._encoder = _encoder()
         self._child: FedProcess | None = None
         self._size_px = (0, 0)
+        self._last = np.empty((0, 0, 3), np.uint8)
+        self._given_s = 0.0
         self._due_s = 0.0
         self._closed = threading.Event()
         self.description = (
@@ -87,19 +94,38 @@ class NetworkSink(BaseSink):
         if self._child is None:
             self._size_px = (size_px[0], size_px[1])
             self._child = FedProcess(self._command(), self._told)
+        if self._last.shape != frame.image.shape:
+            self._last = np.empty_like(frame.image, order="C")
+        np.copyto(self._last, frame.image)
         if self._paced:
             self._wait_for_its_time()
+        self._give(self._child)
+
+    def wants_more(self) -> bool:
+        """Always; gives the last picture again when none came for a while.
+
+        Raises:
+            SinkError: as `write`.
+        """
+        late = time.monotonic() - self._given_s > _REPEAT_AFTER_S
+        if late and self._child is not None and not self._closed.is_set():
+            self._give(self._child)
+        return True
+
+    def _give(self, child: FedProcess) -> None:
         try:
-            self._child.write(np.ascontiguousarray(frame.image))
+            child.write(self._last)
         except SinkError:
             if not self._closed.is_set():
                 raise
+        self._given_s = time.monotonic()
 
     def interrupt(self) -> None:
         """Wait for the encoder no more."""
         self._closed.set()
-        if self._child is not None:
-            self._child.kill()
+        child = self._child  # the writing thread may let go of it now
+        if child is not None:
+            child.kill()
 
     def close(self, keep: bool = True) -> None:
         """End the stream; the encoder has two seconds for it. Ends a wait in `write` too.
@@ -142,7 +168,7 @@ def _ffmpeg(
         tuned = ["-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]
     else:
         tuned = ["-q:v", "4", "-pix_fmt", "yuv420p"]
-    if address.scheme == "rtsp":
+    if address.scheme in ("rtsp", "rtsps"):
         to = ["-f", "rtsp", "-rtsp_transport", "tcp", uri]
     else:
         joined = "&" if "?" in uri else "?"

@@ -10,6 +10,8 @@ from pathlib import Path
 from runtime.errors import SinkError
 
 _SYSTEM_FONTS = Path("/usr/share/fonts")
+_MOST_S = 60.0
+"""A first start of OpenCV on a slow card takes ten; a screen that does not answer, for ever."""
 _TRY_WINDOW = "import cv2; cv2.namedWindow('p2p'); cv2.waitKey(1)"
 
 
@@ -23,7 +25,7 @@ def check_screen() -> None:
     """Qt aborts the whole process where it finds no screen: let another process try first.
 
     Raises:
-        SinkError: no screen, or an OpenCV without windows.
+        SinkError: no screen, one that does not answer, or an OpenCV without windows.
     """
     mend = "write to a file: --sink out.mp4"
     needs_server = sys.platform not in ("win32", "darwin")
@@ -33,9 +35,17 @@ def check_screen() -> None:
             "a desktop session",
             mend,
         )
-    tried = subprocess.run(
-        [sys.executable, "-c", _TRY_WINDOW], capture_output=True, check=False, timeout=60
-    )
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _TRY_WINDOW], capture_output=True, check=False, timeout=_MOST_S
+        )
+    except subprocess.TimeoutExpired as error:
+        display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY", "")
+        raise SinkError(
+            f"the screen {display} did not answer within {_MOST_S:.0f} s",
+            "a screen that opens a window",
+            f"check DISPLAY and WAYLAND_DISPLAY, or {mend}",
+        ) from error
     if tried.returncode != 0:
         lines = tried.stderr.decode(errors="replace").strip().splitlines()
         raise SinkError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import count
 from pathlib import Path
@@ -13,8 +14,12 @@ from runtime.frame import Image
 
 
 def new_file(folder: Path, suffix: str) -> Path:
-    """A name that no file has: `p2p-20261121-183823.png`, then `p2p-20261121-183823-2.png`."""
-    stem = time.strftime("p2p-%Y%m%d-%H%M%S")
+    """A name that no file has: `p2p-20261121-183823-4711.png`, then `...-4711-2.png`.
+
+    4711 is the process: a recording has its name only when it is finished, and another window may
+    begin one in the same second.
+    """
+    stem = f"{time.strftime('p2p-%Y%m%d-%H%M%S')}-{os.getpid()}"
     for number in count(1):
         path = folder / f"{stem}{suffix if number == 1 else f'-{number}{suffix}'}"
         if not path.exists():

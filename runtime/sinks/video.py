@@ -19,6 +19,7 @@ from runtime.sinks.base import BaseSink
 from runtime.sinks.encoders import Encoder, open_encoder
 from runtime.sinks.frame_rate import nearest_rate
 from runtime.sinks.leftovers import recovered
+from runtime.sinks.parts import refuse_if_written
 from runtime.sinks.writable import check_file
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv")
@@ -43,7 +44,9 @@ class VideoSink(BaseSink):
     loses at most the last second that way (12 pictures of camera noise), Matroska and AVI the
     last 256 KiB; `runtime.sinks.encoders` says why.
 
-    OpenCV's writer tells nobody when the disk is full, so `close` reads back what it wrote.
+    OpenCV's writer tells nobody when the disk is full, so `close` looks at what it wrote.
+
+    Coders take even sizes only: the last row and column of an odd one is there twice.
 
     Args:
         path: ends in one of `VIDEO_SUFFIXES`.
@@ -54,7 +57,8 @@ class VideoSink(BaseSink):
         sound_left_out: the source has sound; say that the file has none.
 
     Raises:
-        SinkError: the file could not be written, or this OpenCV lacks the codec.
+        SinkError: the file could not be written, another program or sink writes it now, or this
+            OpenCV lacks the codec.
     """
 
     def __init__(
@@ -67,8 +71,12 @@ class VideoSink(BaseSink):
         sound_left_out: bool = False,
     ) -> None:
         check_file(path)
+        refuse_if_written(path)
         self.path = path
         """The finished file."""
+        self.finishing = False
+        """Whether `close` is at work, which takes as long as the disk does: do not give up on it,
+        and do not end the process."""
         self._rate = nearest_rate(fps or DEFAULT_FPS)
         self._live = live
         self._codec = _codec_for(path.suffix.lower(), codec)
@@ -76,6 +84,7 @@ class VideoSink(BaseSink):
         self._encoder: Encoder | None = None
         self._size_px = (0, 0)
         self._canvas: Image | None = None
+        self._even: Image | None = None
         self._odd_size_px = (0, 0)
         self._first_captured_at_ns = 0
         self._written = 0
@@ -87,12 +96,10 @@ class VideoSink(BaseSink):
     def write(self, frame: Frame) -> None:
         """Write a frame (more than once where a live source dropped some before it)."""
         if self._encoder is None:
-            height, width = frame.image.shape[:2]
-            self._size_px = (height, width)
-            self._encoder = open_encoder(self.path, self._codec, self._rate, self._size_px)
-            self._first_captured_at_ns = frame.captured_at_ns
+            self._begin(frame)
+        assert self._encoder is not None
         copies = self._copies(frame)
-        image = self._of_one_size(frame.image) if copies else frame.image
+        image = self._of_even_size(self._of_one_size(frame.image)) if copies else frame.image
         for _ in range(copies):
             if self._interrupted.is_set():
                 return
@@ -113,11 +120,34 @@ class VideoSink(BaseSink):
         encoder = self._encoder
         if encoder is None:
             return
-        if not keep:
-            self._encoder = None
-            encoder.stop()
-            encoder.part.unlink(missing_ok=True)
-            return
+        self.finishing = True
+        try:
+            if keep:
+                self._finish(encoder)
+            else:
+                encoder.stop()
+                encoder.part.unlink(missing_ok=True)
+        finally:
+            self.finishing = False
+        self._encoder = None
+        encoder.close()
+
+    def _begin(self, frame: Frame) -> None:
+        height, width = frame.image.shape[:2]
+        if min(height, width) < 2:
+            raise SinkError(
+                f"a picture of {width}x{height} came for {self.path}",
+                "at least 2 pixels each way, as a video has",
+                f"write images instead: --sink {self.path.with_suffix('')}/",
+            )
+        self._size_px = (height, width)
+        even_px = (height + height % 2, width + width % 2)
+        self._encoder = open_encoder(self.path, self._codec, self._rate, even_px)
+        if even_px != self._size_px:
+            self._even = np.empty((*even_px, 3), np.uint8)
+        self._first_captured_at_ns = frame.captured_at_ns
+
+    def _finish(self, encoder: Encoder) -> None:
         try:
             encoder.finish()
             if not _holds(encoder.part, self._written, self.path.suffix.lower()):
@@ -129,7 +159,15 @@ class VideoSink(BaseSink):
             encoder.part.replace(self.path)
         except OSError as error:
             raise write_error(self.path, error) from error
-        self._encoder = None
+
+    def _of_even_size(self, image: Image) -> Image:
+        if self._even is None:
+            return image
+        height, width = image.shape[:2]
+        self._even[:height, :width] = image
+        self._even[height:, :width] = image[-1]
+        self._even[:, width:] = self._even[:, width - 1 : width]
+        return self._even
 
     def _of_one_size(self, image: Image) -> Image:
         height, width = image.shape[:2]
@@ -202,12 +240,18 @@ def _writes(suffix: str, codec: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="p2p-") as folder:
         try:
             encoder = open_encoder(Path(folder) / f"try{suffix}", codec, rate, (240, 320))
+        except UserError:
+            return False
+        try:
             for _ in range(frames):
                 encoder.write(np.zeros((240, 320, 3), np.uint8))
             encoder.finish()
+            return _holds(encoder.part, frames, suffix)
         except UserError:
             return False
-        return _holds(encoder.part, frames, suffix)
+        finally:
+            encoder.stop()
+            encoder.close()
 
 
 def _holds(path: Path, frames: int, container: str) -> bool:

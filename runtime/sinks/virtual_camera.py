@@ -29,6 +29,8 @@ class VirtualCameraSink(BaseSink):
         SinkError: pyvirtualcam is not installed.
     """
 
+    shows_notes = True
+
     def __init__(self, fps: float | None = None, device: str | None = None) -> None:
         self._pyvirtualcam = _pyvirtualcam()
         self._fps = fps or DEFAULT_FPS

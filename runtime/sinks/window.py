@@ -12,6 +12,7 @@ import cv2
 from runtime.errors import UserError
 from runtime.frame import Frame, Image, Translated
 from runtime.sinks.base import BaseSink
+from runtime.sinks.leftovers import recovered_in
 from runtime.sinks.screen import check_screen, give_qt_fonts
 from runtime.sinks.snapshots import new_file, save_screenshot
 from runtime.sinks.video import VideoSink
@@ -21,6 +22,10 @@ from runtime.view import View
 _ESCAPE = 27
 _F1 = (0xFFBE, 0x700000)
 """What X11 and Windows call it."""
+_KEY_BITS = 0xFFFF
+"""What is above them says which of Shift, Num Lock and so on are down."""
+_LETTERS = 0x100
+"""Below are characters; from here on cursor keys and their like, as X11 numbers them."""
 _LOOK_AT_KEYS_EVERY_NS = 30_000_000
 _MAP_WINDOW_MS = 50
 """Once: a window whose size Qt changes before the screen has shown it may stay black for good."""
@@ -37,7 +42,8 @@ class DisplaySink(BaseSink):
     both in the working folder, never over another file and without the window's own marks. `h`
     hides and shows the overlays, `f` fills the screen, `?` or F1 lists the keys; q, Escape and
     the close button end the run. What a recording cannot do (a full disk) is told on the picture
-    and on stderr, and the stream goes on.
+    and on stderr, and the stream goes on. Recordings of the working folder that a killed window
+    left are brought back when one opens, and told in `notice`.
 
     Args:
         view: what is shown at first, with its overlays; None: the translation. It belongs to the
@@ -58,6 +64,7 @@ class DisplaySink(BaseSink):
         self, view: View | None = None, paced_fps: float | None = None, fps: float | None = None
     ) -> None:
         check_screen()
+        self.notice = recovered_in(Path(), "p2p-*", (".mp4",))
         self._view = view or View()
         self._interval_ns = int(1e9 / paced_fps) if paced_fps else 0
         self._fps = fps or paced_fps
@@ -157,7 +164,10 @@ class DisplaySink(BaseSink):
         """Do what a key stands for; -1 is none."""
         if key < 0:
             return
-        action = self._keys.get(key) or self._keys.get(ord(chr(key & 0xFF).lower()))
+        plain = key & _KEY_BITS
+        if plain < _LETTERS:
+            plain = ord(chr(plain).lower())
+        action = self._keys.get(key) or self._keys.get(plain)
         if action is not None:
             action()
             self._stale = True

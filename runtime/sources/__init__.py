@@ -14,12 +14,12 @@ from runtime.uris import redacted
 __all__ = ["ACCEPTED", "Source", "open_source"]
 
 ACCEPTED = (
-    "a camera (0, /dev/video0, csi://0), a stream (rtsp://, http://), a video file, an image, "
-    "a folder or a pattern of them ('frames/*.png'), screen://, gst://PIPELINE, - (standard "
-    "input), or synthetic://?size=640x480&fps=30"
+    "a camera (0, /dev/video0, csi://0), a stream (rtsp://, http://, udp://), a video file, an "
+    "image, a folder or a pattern of them ('frames/*.png'), screen://, gst://PIPELINE, - "
+    "(standard input), or synthetic://?size=640x480&fps=30"
 )
 
-_NETWORK = ("rtsp", "rtsps", "http", "https")
+_NETWORK = ("rtsp", "rtsps", "http", "https", "udp")
 
 
 def open_source(
@@ -30,6 +30,7 @@ def open_source(
     - `0`, `/dev/video0`, `/dev/v4l/by-id/NAME`: a camera by USB; `?size=1280x720&fps=30`
     - `csi://0`: a camera on a Jetson's CSI connector; `?size=1280x720&fps=30&flip=0`
     - `rtsp://`, `rtsps://`, `http://`, `https://`: a stream from the network
+    - `udp://@:5000`: an MPEG transport stream that someone sends to this machine's port
     - a video file, an image, a folder of one of the two, a pattern such as `frames/*.png`, or any
       of them behind `file://`: every frame, in order
     - `screen://`, `screen://1?region=LEFT,TOP,WIDTHxHEIGHT&fps=30`: what is on the screen
@@ -50,7 +51,8 @@ def open_source(
     check_asked(size_px, fps)
     scheme, mark, rest = uri.partition("://")
     if mark:
-        return _of_scheme(uri, scheme, rest, size_px, fps)
+        scheme = scheme.lower()
+        return _of_scheme(f"{scheme}://{rest}", scheme, rest, size_px, fps)
     camera = re.fullmatch(r"(\d+|/dev/video\d+|/dev/v4l/[^?]+)(?:\?(.*))?", uri, re.ASCII)
     if camera:
         from runtime.sources.camera import CameraSource

@@ -13,6 +13,7 @@ from runtime.images import IMAGE_SUFFIXES, natural_key
 from runtime.sources.base import Source
 from runtime.sources.images import ImageFolder
 from runtime.sources.video import VIDEO_SUFFIXES, VideoSequence, VideoSource
+from runtime.uris import has_slipped, redacted
 
 
 def open_files(name: str, accepted: str, from_uri: bool = False) -> Source:
@@ -26,6 +27,7 @@ def open_files(name: str, accepted: str, from_uri: bool = False) -> Source:
     Raises:
         SourceError: nothing there, nothing that is read here, or pictures and videos together.
     """
+    told = repr(redacted(name))
     path = Path(name)
     if from_uri and not path.exists():
         path = Path(unquote(name))
@@ -35,11 +37,17 @@ def open_files(name: str, accepted: str, from_uri: bool = False) -> Source:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageFolder([path], path.name)
         return VideoSource(path)
+    if has_slipped(name) and not from_uri:
+        raise SourceError(
+            f"{told} is no file and no address",
+            accepted,
+            "write :// behind the kind of an address: rtsp://HOST, http://HOST",
+        )
     if asked := re.search(r"\?(size|fps|frames)=.*$", str(path)):
         raise SourceError(
-            f"options for a file: {name!r}",
+            f"options for a file: {told}",
             "the name alone: a file has its own size and rate",
-            f"write {str(path)[: asked.start()]!r}",
+            f"write {redacted(str(path)[: asked.start()])!r}",
         )
     if glob.has_magic(str(path)):
         # Path.glob takes no absolute pattern before Python 3.13.
@@ -47,11 +55,11 @@ def open_files(name: str, accepted: str, from_uri: bool = False) -> Source:
         if found:
             return _of_many(found, f"what {path} matches", str(path), str(path))
         raise SourceError(
-            f"no file matches {name!r}",
+            f"no file matches {told}",
             "pictures or videos",
             "check the pattern, and put it in quotation marks",
         )
-    raise SourceError(f"no such source: {name!r}", accepted, "check the name")
+    raise SourceError(f"no such source: {told}", accepted, "check the name")
 
 
 def _of_many(found: Sequence[Path], where: str, told: str, pattern: str) -> Source:

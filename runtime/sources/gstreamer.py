@@ -28,14 +28,19 @@ import numpy as np
 from runtime.buffers import FrameBuffers
 from runtime.errors import SourceError
 from runtime.frame import Frame, Image
+from runtime.pipe_capacity import widen
 from runtime.sources.base import told_fps
-from runtime.sources.pipes import Waker, fill, read_some, seconds_left, widen
+from runtime.sources.pipes import Waker, fill, read_some, seconds_left
 from runtime.uris import redacted_pipeline
 
 _OPEN_S = 10.0
 """For the first frame: the camera service of a Jetson, or a network, takes seconds."""
 _STALLED_S = 2.0
 _END_S = 1.0
+_OLD_BEHIND_PIPE = 2
+"""Frames in the queue and the elements behind it."""
+_NEXT_WITHIN_S = 0.05
+"""How soon the newest frame comes when those before it have left the pipe."""
 _MOST_ERROR_BYTES = 1 << 16
 
 _NAME = "p2pframes"
@@ -109,6 +114,8 @@ def of_csi(
 class GStreamerSource:
     """Frames of a GStreamer pipeline, the newest one each time.
 
+    What piled up in the pipe while nobody read is read, and not given out.
+
     Args:
         words: the pipeline without its sink, in words as a shell would pass them.
         name: for people.
@@ -139,6 +146,8 @@ class GStreamerSource:
         self._log = b""
         self._sizes: deque[int] = deque()  # in bytes, of buffers that were announced
         self._errors = bytearray()
+        self._unseen = bytearray()
+        self._was_here_s = time.monotonic()
         self._waker = Waker()
         self._asked = False
         self._pixels, writing = os.pipe()
@@ -208,10 +217,34 @@ class GStreamerSource:
 
     def _next(self, timeout_s: float) -> Frame | None:
         started_ns = time.perf_counter_ns()
+        away_s = time.monotonic() - self._was_here_s
         size_bytes = self._announced(time.monotonic() + timeout_s)
-        if size_bytes is None:
+        waiting = self._waiting(0.0) if size_bytes is not None else 0
+        for _ in range(waiting):
+            if size_bytes is None or not self._pass_over(size_bytes, timeout_s):
+                break
+            size_bytes = self._announced(time.monotonic() + timeout_s)
+        image = None if size_bytes is None else self._image(size_bytes, timeout_s)
+        # The last one that was announced has waited too, in a pipe that was full. Behind it, in
+        # the queue, is the newest.
+        behind = waiting > 0 or (self.fps is not None and away_s > max(0.1, 2 / self.fps))
+        for _ in range(_OLD_BEHIND_PIPE if behind else 0):
+            if image is None or not self._waiting(_NEXT_WITHIN_S):
+                break
+            size_bytes = self._announced(time.monotonic() + timeout_s)
+            newest = None if size_bytes is None else self._image(size_bytes, timeout_s)
+            image = image if newest is None else newest
+        self._was_here_s = time.monotonic()
+        if image is None:
             self._check_end()
             return None
+        now_ns = time.perf_counter_ns()
+        frame = Frame(image, self._next_index, now_ns, (now_ns - started_ns) / 1e6)
+        self._next_index += 1
+        return frame
+
+    def _image(self, size_bytes: int, timeout_s: float) -> Image | None:
+        """The frame that comes next in the pipe; None where it is cut off."""
         assert self.size_px is not None
         height, width = self.size_px
         row_bytes = (3 * width + 3) // 4 * 4
@@ -227,19 +260,42 @@ class GStreamerSource:
             if self._rows is None or self._rows.shape != (height, row_bytes):
                 self._rows = np.empty((height, row_bytes), np.uint8)
             into = self._rows
-        view = into.data.cast("B")
-        filled, ended = fill(self._waker, self._pixels, view, 0, timeout_s)
-        if filled < size_bytes:  # a frame that is cut off is thrown away
-            if self._waker.woken or ended:
-                self._check_end()
-                return None
-            raise self._stalled(timeout_s)
+        if not self._filled(into.data.cast("B"), timeout_s):
+            return None
         if into is not image:
             np.copyto(image.reshape(height, 3 * width), into[:, : 3 * width])
-        now_ns = time.perf_counter_ns()
-        frame = Frame(image, self._next_index, now_ns, (now_ns - started_ns) / 1e6)
-        self._next_index += 1
-        return frame
+        return image
+
+    def _pass_over(self, size_bytes: int, timeout_s: float) -> bool:
+        """Read a frame that a newer one follows; False where it is cut off."""
+        if len(self._unseen) < size_bytes:
+            self._unseen = bytearray(size_bytes)
+        return self._filled(memoryview(self._unseen)[:size_bytes], timeout_s)
+
+    def _filled(self, view: memoryview, timeout_s: float) -> bool:
+        filled, ended = fill(self._waker, self._pixels, view, 0, timeout_s)
+        if filled == len(view):
+            return True
+        if self._waker.woken or ended:
+            return False
+        raise self._stalled(timeout_s)
+
+    def _waiting(self, within_s: float) -> int:
+        """How many buffers are announced that `_announced` has not given out.
+
+        Args:
+            within_s: how long to wait for the first one.
+        """
+        assert self._process.stdout is not None
+        log, until_s = self._process.stdout.fileno(), time.monotonic() + within_s
+        while True:
+            count = len(self._sizes) + len(_BUFFER.findall(self._log))
+            if not self._waker.wait([log], 0.0 if count else seconds_left(until_s)):
+                return count
+            told = os.read(log, 1 << 14)
+            if not told:
+                return count
+            self._log += told
 
     def _announced(self, until_s: float) -> int | None:
         """The size in bytes of the buffer that comes next in the pipe; None after the last."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import select
+import selectors
 import socket
 import ssl
+import string
 import threading
 import time
-from dataclasses import dataclass
-from urllib.parse import urljoin
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urljoin
 
 import cv2
 import numpy as np
@@ -31,13 +32,18 @@ _ANSWER_WITHIN_S = 3.0
 _MOST_REDIRECTS = 5
 _RECEIVE_BYTES = 1 << 16
 _MOST_PICTURE_BYTES = 1 << 26
+_MOST_HEADER_BYTES = 1 << 22
 _CATCH_UP_WITHIN_S = 0.25
 
 _START = b"\xff\xd8\xff"
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
 # In a scan, FF is followed by 00, or by a restart mark; anything else ends it.
+_PADDING = re.compile(rb"\xff+")
 _MARK_IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+# poll takes any descriptor, select only small ones; Windows has no poll.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 @dataclass
@@ -62,6 +68,8 @@ def asked_over_http(address: Address) -> HttpAnswer:
         SourceError: no server, no answer within three seconds, or one that says no.
     """
     for _ in range(_MOST_REDIRECTS):
+        # A request is of ASCII without spaces; what is quoted already stays.
+        address = replace(address, target=quote(address.target, safe=string.punctuation))
         answer = _asked(address, None)
         if answer.response.status == 401:
             challenges = answer.response.headers.get_all("WWW-Authenticate") or []
@@ -225,9 +233,9 @@ class MjpegStream:
             return True
         if connection.fileno() < 0:
             return False
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))
+        with _Selector() as selector:
+            selector.register(connection, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
 
 class JpegFinder:
@@ -243,6 +251,8 @@ class JpegFinder:
         self._inside = False
         self._at = 0
         self._in_scan = False
+        self._in_header = True
+        """Before the first scan."""
 
     def found_in(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the stream.
@@ -275,6 +285,7 @@ class JpegFinder:
             at = self._data.find(_START)
             del self._data[: at if at >= 0 else max(0, len(self._data) - 2)]
             self._inside, self._at, self._in_scan = at >= 0, 2, False
+            self._in_header = True
         return self._inside
 
     def _end(self) -> int | None:
@@ -287,6 +298,8 @@ class JpegFinder:
                     self._at = max(self._at, len(data) - 1)
                     return None
                 self._at, self._in_scan = mark.start(), False
+            if self._in_header and self._at > _MOST_HEADER_BYTES:
+                return 0
             if len(data) < self._at + 4 and data[self._at : self._at + 2] != b"\xff\xd9":
                 return None
             if data[self._at] != 0xFF:
@@ -297,9 +310,12 @@ class JpegFinder:
             if mark_byte == _START_OF_IMAGE:
                 return 0
             if mark_byte == 0xFF:  # padding before a mark
-                self._at += 1
+                padding = _PADDING.match(data, self._at)
+                assert padding is not None
+                self._at = padding.end() - 1
             elif mark_byte in _WITHOUT_LENGTH:
                 self._at += 2
             else:
                 self._at += 2 + int.from_bytes(data[self._at + 2 : self._at + 4], "big")
                 self._in_scan = mark_byte == _START_OF_SCAN
+                self._in_header = self._in_header and not self._in_scan

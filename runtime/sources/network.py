@@ -69,10 +69,11 @@ class NetworkSource:
     ) -> None:
         self._name = redacted(uri)
         address = address_of(uri)
-        if address is None or address.scheme not in SCHEMES:
+        no_port = address is not None and address.scheme == "udp" and address.port is None
+        if address is None or address.scheme not in SCHEMES or no_port:
             raise SourceError(
                 f"{self._name} is no address of a stream",
-                " or ".join(f"{scheme}://" for scheme in SCHEMES) + " and a host",
+                " or ".join(f"{scheme}://" for scheme in SCHEMES) + " and a host, udp:// a port",
                 "write for example rtsp://USER:PASSWORD@192.168.1.20:554/stream1",
             )
         self._interrupted = False
@@ -204,6 +205,9 @@ def _opened(uri: str, address: Address, shown: str) -> _Stream:
             )
         return stream
     if address.scheme == "udp":
+        if not address.host:  # FFmpeg would listen by IP version 6 alone on some systems
+            query = address.target.lstrip("/")
+            uri = f"udp://0.0.0.0:{address.port}{query}"
         stream = FfmpegStream(uri)
         if not stream.opened:
             stream.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from runtime.errors import SourceError
 from runtime.uris import redacted
+
+MOST_SIDE_PX = 16384
+MOST_FPS = 1000.0
 
 
 def read_options(uri: str, query: str, known: Iterable[str]) -> dict[str, Any]:
@@ -41,7 +43,8 @@ def read_options(uri: str, query: str, known: Iterable[str]) -> dict[str, Any]:
         raise SourceError(
             redacted(f"cannot read the options of {uri} ({error})"),
             " and ".join(f"{key}={EXAMPLES[key]}" for key in known)
-            + " after a '?', joined by '&', sizes and rates above zero",
+            + f" after a '?', joined by '&', sizes and rates above zero, sides up to "
+            f"{MOST_SIDE_PX}, rates up to {MOST_FPS:g}",
             "write for example synthetic://?size=640x480&fps=30",
         ) from error
     return given
@@ -51,18 +54,18 @@ def check_asked(size_px: tuple[int, int] | None, fps: float | None) -> None:
     """Refuse a size or a rate that no source can have.
 
     Raises:
-        SourceError: not above zero.
+        SourceError: not above zero, or beyond `MOST_SIDE_PX` or `MOST_FPS`.
     """
-    if size_px is not None and min(size_px) <= 0:
+    if size_px is not None and not 0 < min(size_px) <= max(size_px) <= MOST_SIDE_PX:
         raise SourceError(
             f"a size of {size_px[1]}x{size_px[0]} was asked",
-            "width and height above zero, such as size=640x480",
+            f"width and height above zero and up to {MOST_SIDE_PX}, such as size=640x480",
             "give --width and --height as numbers of pixels",
         )
-    if fps is not None and not (fps > 0 and math.isfinite(fps)):
+    if fps is not None and not 0 < fps <= MOST_FPS:
         raise SourceError(
             f"a rate of {fps:g} frames per second was asked",
-            "a rate above zero, such as fps=30",
+            f"a rate above zero and up to {MOST_FPS:g}, such as fps=30",
             "give --fps a number above zero",
         )
 
@@ -81,7 +84,7 @@ EXAMPLES = {
 
 def _size_px(value: str) -> tuple[int, int]:
     width, height = (_whole(number) for number in value.split("x"))
-    if width == 0 or height == 0:
+    if not 0 < min(width, height) <= max(width, height) <= MOST_SIDE_PX:
         raise ValueError(value)
     return height, width
 
@@ -107,7 +110,7 @@ def _above_zero(value: str) -> int:
 
 def _rate(value: str) -> float:
     fps = float(value)
-    if not (fps > 0 and math.isfinite(fps)):
+    if not 0 < fps <= MOST_FPS:
         raise ValueError(value)
     return fps
 

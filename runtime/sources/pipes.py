@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import sys
 import threading
 import time
 from collections.abc import Sequence
-
-_PIPE_BYTES = 1 << 20
-"""What Linux lets any user have (`/proc/sys/fs/pipe-max-size`): a frame passes in few pieces."""
 
 
 class Waker:
@@ -82,17 +77,6 @@ def fill(
             return filled, True
         filled += count
     return filled, False
-
-
-def widen(descriptor: int) -> None:
-    """Let a pipe hold as much as any user may have; what is no pipe stays as it is."""
-    if sys.platform != "linux":
-        return
-    import fcntl
-
-    set_pipe_size = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # named in Python from 3.10 on
-    with contextlib.suppress(OSError):  # no pipe, or this user has too many large ones
-        fcntl.fcntl(descriptor, set_pipe_size, _PIPE_BYTES)
 
 
 def seconds_left(until_s: float) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.errors import SourceError
 from runtime.frame import Image, as_bgr
+from runtime.sources.options import MOST_FPS, MOST_SIDE_PX
 
 Y4M_START = b"YUV4MPEG2"
 PACKED = {"bgr24": 3, "rgb24": 3, "gray": 1, "bgra": 4}
@@ -159,12 +160,15 @@ def _parsed(line: bytes) -> _Header:
     try:
         width, height = int(found["W"]), int(found["H"])
         above, below = (int(part) for part in found.get("F", "0:0").split(":"))
-        if width <= 0 or height <= 0 or above < 0 or below < 0:
+        if not 0 < min(width, height) <= max(width, height) <= MOST_SIDE_PX:
+            raise ValueError(told)
+        if above < 0 or below < 0 or above > below * MOST_FPS > 0:
             raise ValueError(told)
     except (KeyError, ValueError) as error:
         raise SourceError(
             f"a YUV4MPEG2 header that cannot be read: {told[:80]!r}",
-            "its width, height and rate, such as W640 H480 F30:1",
+            f"its width and height (up to {MOST_SIDE_PX}) and its rate (up to {MOST_FPS:g}), "
+            "such as W640 H480 F30:1",
             _ASK_FFMPEG,
         ) from error
     chroma = found.get("C", "420")

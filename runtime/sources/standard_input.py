@@ -12,8 +12,9 @@ import numpy as np
 from runtime.buffers import FrameBuffers
 from runtime.errors import SourceError
 from runtime.frame import Frame, Image
+from runtime.pipe_capacity import widen
 from runtime.sources.base import told_fps
-from runtime.sources.pipes import Waker, fill, read_some, widen
+from runtime.sources.pipes import Waker, fill, read_some
 from runtime.sources.raw_video import Y4M_START, PackedVideo, RawVideo, Yuv4MpegVideo
 
 _OPEN_S = 30.0
@@ -86,6 +87,7 @@ class StandardInput:
             raise SourceError(
                 "standard input is a terminal", "a pipe that carries video", f"write: {_PIPE_IT}"
             )
+        _forget_closed()
         opened = os.fstat(descriptor)
         self._key = (descriptor, opened.st_dev, opened.st_ino)
         self._stream = _streams.setdefault(self._key, _Stream(descriptor))
@@ -226,6 +228,18 @@ class StandardInput:
             f"standard input ended in the middle of frame {self._next_index}: "
             "the part that came was thrown away"
         )
+
+
+def _forget_closed() -> None:
+    """Let go of streams whose descriptor was closed, or is another one's now."""
+    for key in list(_streams):
+        try:
+            opened = os.fstat(key[0])
+        except OSError:
+            _streams.pop(key, None)
+            continue
+        if (opened.st_dev, opened.st_ino) != key[1:]:
+            _streams.pop(key, None)
 
 
 def _what_came(line: bytes | None) -> str:

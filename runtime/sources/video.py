@@ -34,6 +34,8 @@ class VideoSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.paths = (path,)
+        """The file that is read."""
         self._buffers = FrameBuffers()
         self.size_px: tuple[int, int] | None = None
         with quiet_opencv():
@@ -113,6 +115,8 @@ class VideoSequence:
     live = False
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
+        self.paths = tuple(paths)
+        """The files that are read."""
         self._waiting = list(reversed(paths))
         self._next_index = 0
         self.warning = ""
