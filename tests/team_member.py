@@ -6,6 +6,7 @@ team_member.py statistics OUT
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from trainer.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from trainer.data import open_data
 from trainer.loop import fit
-from trainer.parallel import joined_team
+from trainer.parallel import end_process, joined_team
 from trainer.training import Training
 
 STEPS = 20
@@ -73,3 +74,4 @@ if __name__ == "__main__":
         losses_in_double(Path(data), Path(out), int(batch_size), int(accumulate))
     else:
         fixed_statistics(Path(arguments[0]))
+    end_process(int(os.environ.get("WORLD_SIZE", "1")))

@@ -104,4 +104,4 @@ def test_a_slow_network_makes_no_older_picture(negative):
         negative._engine.infer = lambda frames: (time.sleep(0.3), infer(frames))[1]
         with Run(server.uri, negative) as run:
             run.until(lambda: len(run.sink.ages_s) > 12)
-        assert np.median(run.sink.ages_s[2:]) < 0.8
+        assert np.median(run.sink.ages_s[2:]) < 1.2

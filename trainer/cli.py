@@ -33,7 +33,7 @@ from trainer.config import (
 )
 from trainer.data import DataSplit, drop_damaged, open_data
 from trainer.errors import ConfigError
-from trainer.parallel import Team, joined_team
+from trainer.parallel import Team, end_process, joined_team
 from trainer.show import show
 from trainer.training import Training
 from trainer.ui import device_named, one_line_errors, stop_on_interrupt
@@ -148,6 +148,7 @@ def train(**options: Any) -> None:
             f"SSIM {quality.ssim:.3f}",
         )
     console.print(f"next       p2p-export {out} --fp16")
+    end_process(team.world)
 
 
 def _say_what(console: Console, training: Training, split: DataSplit, out: Path) -> None:
