@@ -2,6 +2,8 @@
 Jetsons are trees of files with the names and units that their kernels give (see runtime/jetson.py)
 and invented figures; the GPU is a module with the functions of nvidia-ml-py."""
 
+import gc
+import mmap
 import statistics
 import sys
 import threading
@@ -179,10 +181,12 @@ def test_no_jetson_has_no_sensors_even_where_the_kernel_has_thermal_zones(tmp_pa
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_this_process_is_told_as_it_is(tmp_path):
     monitor = Monitor(again_after_s=0)
+    gc.collect()
     before = monitor.sample()
     assert before["rss_mb"] > 10
     stop = threading.Event()
-    ballast = bytearray(b"x" * 50_000_000)
+    ballast = mmap.mmap(-1, 200_000_000)  # new pages, whatever the process has lying idle
+    ballast.write(bytes(1_000_000) * 200)
     thread = threading.Thread(target=stop.wait)
     thread.start()
     with (tmp_path / "open").open("w"):
@@ -192,6 +196,7 @@ def test_this_process_is_told_as_it_is(tmp_path):
     assert after["threads"] == before["threads"] + 1
     assert after["open_files"] == before["open_files"] + 1
     assert after["rss_mb"] - before["rss_mb"] == pytest.approx(len(ballast) / 1e6, rel=0.3)
+    ballast.close()
 
 
 def test_the_processor_is_told_as_a_share_of_one_core_since_the_last_sample():
