@@ -7,12 +7,14 @@ right afterwards, in place: nothing moves.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.containers import mp4_boxes
+
 _NTSC = 1001
+_WAY_TO_THE_TIMES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def nearest_rate(fps: float) -> Fraction:
@@ -35,7 +37,7 @@ def store_rate(path: Path, rate: Fraction) -> None:
 
 def _store_in_mp4(file: BinaryIO, rate: Fraction) -> None:
     """ISO/IEC 14496-12: `mdhd` holds ticks per second, `stts` runs of (frames, ticks of each)."""
-    places = dict(_mp4_boxes(file, 0, file.seek(0, 2)))
+    places = dict(mp4_boxes(file, 0, file.seek(0, 2), _WAY_TO_THE_TIMES))
     if b"mdhd" not in places or b"stts" not in places:
         return
     file.seek(places[b"stts"])
@@ -47,23 +49,6 @@ def _store_in_mp4(file: BinaryIO, rate: Fraction) -> None:
     after_dates = places[b"mdhd"] + 12
     file.seek(after_dates)
     file.write(struct.pack(">2I", rate.numerator, frames * rate.denominator))
-
-
-def _mp4_boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int]]:
-    """Name and place of each box's content, down the way to the times of a track."""
-    while at + 8 <= end:
-        file.seek(at)
-        size, name = struct.unpack(">I4s", file.read(8))
-        content = at + 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-            content = at + 16
-        if size < 8:
-            return
-        yield name, content
-        if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-            yield from _mp4_boxes(file, content, at + size)
-        at += size
 
 
 def _store_in_avi(file: BinaryIO, rate: Fraction) -> None:

@@ -6,9 +6,10 @@ Format: RFC 8794 (EBML) and RFC 9559 (Matroska).
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from runtime.containers import EBML_START, ebml_elements
 
 _SEGMENT, _CLUSTER, _BLOCK_GROUP = 0x18538067, 0x1F43B675, 0xA0
 _TRACKS, _TRACK_ENTRY, _VIDEO = 0x1654AE6B, 0xAE, 0xE0
@@ -55,10 +56,10 @@ def read_track(path: Path) -> MatroskaTrack:
     track = MatroskaTrack()
     width = height = 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:4] != b"\x1a\x45\xdf\xa3":
+        if data[:4] != EBML_START:
             raise ValueError("no Matroska file")
         cluster_time = 0
-        for element, start, end in _elements(data, 0, len(data)):
+        for element, start, end in ebml_elements(data, 0, len(data), _DESCENDED):
             is_small = element in _READ_WHOLE and end - start <= 1 << 16
             content = data[start:end] if is_small else b""
             if element == _CLUSTER:
@@ -93,43 +94,3 @@ def _add_picture(
     track.sizes.append(end - start - 4)
     track.shown_at.append(cluster_time + int.from_bytes(head[1:3], "big", signed=True))
     track.keys.append(bool(head[3] & _KEY_FRAME))
-
-
-def _elements(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Identifier, start and end of each whole element, down to the pictures.
-
-    An element that holds others may be cut off by the end of the file or of unknown length; one
-    that holds data may not, and ends the walk.
-    """
-    while at < end:
-        element, at, _ = _number(data, at, end, keep_marker=True)
-        size, at, unknown = _number(data, at, end)
-        if at > end:
-            return
-        element_end = end if unknown else at + size
-        if element in _DESCENDED:
-            element_end = min(element_end, end)
-            yield element, at, element_end
-            yield from _elements(data, at, element_end)
-        elif element_end > end:
-            return
-        else:
-            yield element, at, element_end
-        at = element_end
-
-
-def _number(
-    data: mmap.mmap, at: int, end: int, keep_marker: bool = False
-) -> tuple[int, int, bool]:
-    """A number of one to eight bytes: its value, the place after it, whether it means unknown.
-
-    The place is past `end` where the file is cut off inside the number.
-    """
-    first = data[at] if at < end else 0
-    length = 9 - first.bit_length()
-    if length > 8 or at + length > end:
-        return 0, end + 1, False
-    value = int.from_bytes(data[at : at + length], "big")
-    all_ones = (1 << 7 * length) - 1
-    bits = value & all_ones
-    return (value if keep_marker else bits), at + length, bits == all_ones
