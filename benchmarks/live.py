@@ -38,6 +38,7 @@ from runtime.errors import ModelError
 from runtime.files import write_text
 from runtime.modes import streams_for
 from runtime.sinks import open_sink
+from runtime.sinks.writable import check_file
 from runtime.sources.synthetic import SyntheticSource
 from runtime.translator import Translator
 
@@ -146,6 +147,8 @@ def live(
     json_path: Path | None,
 ) -> None:
     """Measure RUN live, on a file, and over a long time; the last line has the ratios."""
+    if json_path is not None:
+        check_file(json_path)  # now, not after a quarter of an hour
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         models = _models_of(run)
@@ -202,11 +205,12 @@ def live(
         if soak_frames:
             small = folder / "negative.onnx"
             _write_negative(small)
+            settled_after = min(_SETTLED_AFTER, soak_frames // 10)
             for mode in ("latency", "throughput"):
-                first, last = live_rounds.soak(small, mode, soak_frames, _SETTLED_AFTER)
+                first, last = live_rounds.soak(small, mode, soak_frames, settled_after)
                 result[f"soak {mode}"] = [asdict(first), asdict(last)]
                 _say(f"{mode}: {first} -> {last}")
-                ratios[f"memory at the end / after {_SETTLED_AFTER}, {mode}"] = (
+                ratios[f"memory at the end / after {settled_after}, {mode}"] = (
                     last.rss_mb / first.rss_mb
                 )
     result["ratios"] = ratios

@@ -264,7 +264,7 @@ def test_without_gstreamer_the_package_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [(64, 48), (320, 240), (1280, 720)])
 def test_after_a_pause_of_the_reader_the_newest_frame_comes(size):
     source = open_source(
-        f"gst://{LIVE} num-buffers=60 pattern=solid-color foreground-color=0xff0000ff "
+        f"gst://{LIVE} num-buffers=30 pattern=solid-color foreground-color=0xff0000ff "
         f"! video/x-raw,width={size[0]},height={size[1]},framerate=20/1 ! all. "
         f"{LIVE} pattern=solid-color foreground-color=0xffff0000 "
         f"! video/x-raw,width={size[0]},height={size[1]},framerate=20/1 ! all. concat name=all"
@@ -275,6 +275,6 @@ def test_after_a_pause_of_the_reader_the_newest_frame_comes(size):
         assert frame.image[0, 0, 0] > 200, "blue at first"
         time.sleep(4.5)
         frame = source.read()
-        assert frame.image[0, 0, 2] > 200, "red since a second"
+        assert frame.image[0, 0, 2] > 200, "red since three seconds"
     finally:
         source.close()

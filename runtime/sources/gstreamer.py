@@ -30,6 +30,7 @@ from runtime.errors import SourceError
 from runtime.frame import Frame, Image
 from runtime.pipe_capacity import widen
 from runtime.sources.base import told_fps
+from runtime.sources.gstreamer_errors import failure
 from runtime.sources.pipes import Waker, fill, read_some, seconds_left
 from runtime.uris import redacted_pipeline
 
@@ -361,42 +362,7 @@ class GStreamerSource:
         errors, chunk = self._process.stderr.fileno(), memoryview(bytearray(1 << 14))
         while self._waker.wait([errors], 0.0) and self._take_error(errors, chunk):
             pass
-        told = _told(bytes(self._errors).decode(errors="replace"))
-        missing = re.search(r'no element "([^"]+)"', told)
-        expected, mend = "a pipeline that gives video", "try it in gst-launch-1.0 first"
-        if missing and missing[1].startswith("nv"):
-            expected = f"GStreamer's element {missing[1]}, which comes with a Jetson"
-            mend = "on a Jetson: sudo apt install nvidia-l4t-gstreamer; elsewhere: --source 0"
-        elif missing:
-            expected = f"GStreamer's element {missing[1]}"
-            mend = (
-                f"check the name with gst-inspect-1.0 {missing[1]}, or run: "
-                "sudo apt install gstreamer1.0-plugins-good gstreamer1.0-plugins-bad "
-                "gstreamer1.0-libav"
-            )
-        elif self._name.startswith("csi://"):
-            expected, mend = (
-                "a CSI camera that is connected and free",
-                "check its cable, and run: sudo systemctl restart nvargus-daemon",
-            )
-        reason = f": {redacted_pipeline(told)}" if told else ""
-        return SourceError(f"{self._name} {what}{reason}", expected, mend)
-
-
-def _told(errors: str) -> str:
-    """The line by which gst-launch says why it failed."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    for start in ("ERROR: from element ", "WARNING: erroneous pipeline: ", "ERROR: ", "ERROR"):
-        for line in lines:
-            if line.startswith(start):
-                at, line_of_debug = lines.index(line), ""
-                if start.endswith("element ") and "Internal data stream error" in line:
-                    reasons = [text for text in lines[at:] if text.startswith("streaming stopped")]
-                    line_of_debug = f" ({reasons[0]})" if reasons else ""
-                return line.removeprefix(start).removeprefix("/GstPipeline:pipeline0/") + (
-                    line_of_debug
-                )
-    return ""
+        return failure(self._name, what, bytes(self._errors).decode(errors="replace"))
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
