@@ -15,7 +15,7 @@ from torch import nn
 from export.graph import Graph
 from export.to_onnx import onnx_from_generator
 from trainer.catalogue import ModelRow, catalogue, macs_of, markdown_table
-from trainer.config import GENERATORS, UPSAMPLINGS, GeneratorConfig
+from trainer.config import EDGE_GENERATORS, GENERATORS, UPSAMPLINGS, GeneratorConfig
 from trainer.generators import build_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,6 +70,12 @@ def test_multiply_accumulates_are_those_of_a_real_forward_pass(name, upsample):
     assert macs_of(config, 128) == by_hand(config, 128) > 1e5
 
 
+@pytest.mark.parametrize("name", EDGE_GENERATORS)
+def test_multiply_accumulates_of_edge_generators_are_those_of_a_real_forward_pass(name):
+    config = GeneratorConfig(name, 8)
+    assert macs_of(config, 128) == by_hand(config, 128) > 1e5
+
+
 @pytest.mark.parametrize("name", ["unet_128", "mobilenet_unet"])
 def test_an_exported_graph_has_as_many_multiply_accumulates(name, tmp_path):
     config = GeneratorConfig(name, 2)
@@ -88,7 +94,7 @@ def test_each_is_counted_at_its_usual_size(rows):
 
 
 def test_the_shared_settings_count_and_the_name_among_them_does_not():
-    config = GeneratorConfig("unet_512", 8, input_channels=1, norm="instance")
+    config = GeneratorConfig("unet_512", 8, norm="instance", upsample="subpixel")
     found = {row.name: row for row in catalogue(config)}
     real = build_generator(replace(config, name="mobilenet_unet"))
     assert found["mobilenet_unet"].parameters == sum(p.numel() for p in real.parameters())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.config import GENERATORS, GeneratorConfig
+from trainer.config import EDGE_GENERATORS, GENERATORS, GeneratorConfig
 from trainer.generators import build_generator
 
 USUAL_SIDE_PX = 256
@@ -24,6 +24,12 @@ DESCRIPTIONS = {
     "resnet_9blocks": "ResNet of Johnson et al. 2016, 2 halvings, 9 residual blocks",
     "dense_unet": "U-Net with the dense nested skips of Zhou et al. 2018 (UNet++), 5 halvings",
     "mobilenet_unet": "encoder of Sandler et al. 2018 (MobileNetV2), light decoder with skips",
+    "edge_unet_s": "dense convolutions at a quarter of the size and below, INT8-ready; smallest",
+    "edge_unet_m": "the same, medium",
+    "edge_unet_l": "the same, large",
+    "relight": "changes the frame's light: colour transform, shade, lamps (after HDRNet)",
+    "relight_s": "the same, smallest",
+    "pyramid": "draws the low band of a Laplacian pyramid, modulates the high one (after LPTN)",
 }
 
 
@@ -53,7 +59,13 @@ def catalogue(config: GeneratorConfig | None = None) -> list[ModelRow]:
     Args:
         config: settings that all share; its name does not matter. None: the defaults.
     """
-    return [_row(replace(config or GeneratorConfig(), name=name)) for name in GENERATORS]
+    shared = config or GeneratorConfig()
+    rows = []
+    for name in GENERATORS:
+        # Edge generators have one way of doubling.
+        upsample = GeneratorConfig.upsample if name in EDGE_GENERATORS else shared.upsample
+        rows.append(_row(replace(shared, name=name, upsample=upsample)))
+    return rows
 
 
 def macs_of(config: GeneratorConfig, side_px: int) -> int:

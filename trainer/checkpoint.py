@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from trainer.config import (
     GeneratorConfig,
+    TeacherConfig,
     TrainConfig,
     generator_config_from,
+    teacher_config_from,
     to_dict,
     train_config_from,
 )
@@ -48,6 +50,10 @@ class GeneratorInfo:
     """`l1`, `psnr`, `ssim` on held-out pairs, as exported."""
     task: str = "pairs"
     """What its inputs are: see `TrainConfig.task`."""
+    teacher: TeacherConfig | None = None
+    """The generator that it was distilled from."""
+    init: str | None = None
+    """The checkpoint whose weights it started with, as given; None: fresh ones."""
 
 
 def save_generator(path: Path, weights: dict[str, Tensor], info: GeneratorInfo) -> None:
@@ -62,8 +68,15 @@ def save_generator(path: Path, weights: dict[str, Tensor], info: GeneratorInfo) 
         "size_px": info.size_px,
         "quality": info.quality,
         "task": info.task,
+        "teacher": None if info.teacher is None else asdict(info.teacher),
+        "init": info.init,
     }
     _save(path, weights, header)
+
+
+def generator_file(path: Path) -> Path:
+    """The generator's file, of itself or of a run's folder; it need not exist."""
+    return path / GENERATOR_FILE if path.is_dir() else path
 
 
 def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
@@ -72,8 +85,7 @@ def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
     Raises:
         CheckpointError: missing, damaged, or something else than a generator.
     """
-    if path.is_dir():
-        path = path / GENERATOR_FILE
+    path = generator_file(path)
     header, weights = _load(path, "generator")
     info = GeneratorInfo(
         config=generator_config_from(header["config"]),
@@ -83,6 +95,8 @@ def load_generator(path: Path) -> tuple[nn.Module, GeneratorInfo]:
         size_px=header["size_px"],
         quality=header["quality"],
         task=header.get("task", "pairs"),
+        teacher=teacher_config_from(header.get("teacher")),
+        init=header.get("init"),
     )
     generator = build_generator(info.config)
     try:
@@ -120,7 +134,7 @@ class TrainingState:
     samples: int
     """Pairs that were trained on: their number decides the order."""
     networks: dict[str, dict[str, Tensor]]
-    """`generator`, `average` and, where there is one, `discriminator`."""
+    """`generator`, `average` and, where there are, `discriminator` and `adapters`."""
     optimisers: dict[str, dict[str, Any]]
     random: Tensor
     """State of torch's CPU generator, which draws the dropout."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import torch
@@ -16,33 +16,36 @@ from rich.progress import track
 
 from trainer import loop
 from trainer.catalogue import catalogue, markdown_table
-from trainer.checkpoint import TRAINING_FILE, load_training
+from trainer.checkpoint import (
+    GENERATOR_FILE,
+    TRAINING_FILE,
+    generator_file,
+    load_training,
+)
 from trainer.config import (
     DIRECTIONS,
     GAN_MODES,
     GENERATORS,
+    NORM_STATS,
     NORMS,
     PRECISIONS,
     RECEPTIVE_FIELDS_PX,
     TASKS,
     UPSAMPLINGS,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    ObjectiveConfig,
+    TeacherConfig,
     TrainConfig,
 )
 from trainer.data import DataSplit, drop_damaged, open_data
+from trainer.distill import chosen_norm_stats, open_teacher
 from trainer.errors import ConfigError
+from trainer.options import DISTILL, DISTILL_FEAT, train_config_of
 from trainer.parallel import Team, end_process, joined_team
 from trainer.show import show
 from trainer.training import Training
 from trainer.ui import device_named, one_line_errors, stop_on_interrupt
 
 RUNS = Path("runs")
-SCENES_EPOCHS = 10
 RESUME_MAY_CHANGE = {"resume", "epochs", "steps", "device", "workers"}
-
-_Config = TypeVar("_Config")
 
 
 def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -85,6 +88,22 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--lambda-vgg", default=0.0, help="Weight of the perceptual distance.")
 @click.option("--vgg-weights", help="torchvision's vgg19-dcbb9e9d.pth, for --lambda-vgg.")
 @click.option("--lambda-gp", default=10.0, help="Weight of the gradient penalty of wgangp.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Learn from this generator too.")
+@click.option(
+    "--lambda-distill", type=float, help=f"Of L1 to its picture.  [{DISTILL:g} with --teacher]"
+)
+@click.option(
+    "--lambda-distill-feat",
+    type=float,
+    help=f"Of its features' difference.  [{DISTILL_FEAT:g} with --teacher]",
+)
+@click.option(
+    "--teacher-norm-stats",
+    type=click.Choice(NORM_STATS),
+    help="Of its BatchNorm.  [what draws the held-out pairs better]",
+)
+@click.option("--init", type=click.Path(path_type=Path), help="Start with a generator's weights.")
+@click.option("--qat", is_flag=True, help="Teach --init's generator to stand INT8's rounding.")
 @click.option("--epochs", type=int, help="In all.  [200; 10 for drawn scenes]")
 @click.option("--steps", type=int, help="In all; instead of --epochs.")
 @click.option("--patience", type=int, help="Stop after so many epochs that are no better.")
@@ -166,6 +185,19 @@ def _say_what(console: Console, training: Training, split: DataSplit, out: Path)
         f"{sum(p.numel() for p in training.generator.parameters()) / 1e6:.1f} M parameters, "
         f"{config.precision} on {team.device}"
     )
+    if training.distillation is not None and config.teacher is not None:
+        told = training.distillation.info
+        console.print(
+            f"teacher    {config.teacher.path}: {told.config.name}, ngf {told.config.ngf}, "
+            f"{config.teacher.norm_stats} statistics; weights {config.objective.lambda_distill:g} "
+            f"of its picture, {config.objective.lambda_distill_feat:g} of its features"
+        )
+        if (told.direction, told.task) != (config.direction, config.task):
+            console.print(
+                f"note       the teacher was trained with --task {told.task} --direction "
+                f"{told.direction}, and this run has --task {config.task} --direction "
+                f"{config.direction}"
+            )
     many = f" in each of {team.world} processes" if team.world > 1 else ""
     times = f" {config.accumulate} times" if config.accumulate > 1 else ""
     console.print(f"run        {out}: {left} steps of {config.batch_size} pairs{times}{many}")
@@ -175,9 +207,12 @@ def _new(
     options: dict[str, Any], team: Team, console: Console
 ) -> tuple[Training, DataSplit, Path]:
     data = options["data"] or "scenes"
-    config = _config_of(options, data)
+    config = train_config_of(options, _typed_flags(), data)
+    if config.teacher:
+        open_teacher(config)  # what is wrong with it is told before the pairs are read
     split = open_data(data, config.direction, config.seed, config.task)
     out = options["out"] or _free_folder(RUNS, _name_of(data))
+    _refuse_to_overwrite(out, config)
     if team.is_first and (out / TRAINING_FILE).exists():
         raise ConfigError(
             f"{out} holds a run already",
@@ -185,39 +220,37 @@ def _new(
             f"go on with --resume {out}, or name another folder with --out",
         )
     split = _whole_pairs(split, config, console)
+    if config.teacher and options["teacher_norm_stats"] is None:
+        config = _with_better_statistics(config, config.teacher, split, team, console)
     total = loop.total_steps_of(config, split.train, team.world)
     return Training(config, total, team.device, team), split, out
 
 
-def _config_of(options: dict[str, Any], data: str) -> TrainConfig:
-    crop, epochs = options["crop_size"], options["epochs"]
-    norm_d = options["norm_d"] or ("instance" if options["gan_mode"] == "wgangp" else "batch")
-    return _from_options(
-        TrainConfig,
-        options,
-        data=data if data == "scenes" else str(Path(data)),
-        generator=_from_options(
-            GeneratorConfig, options, dropout=0.0 if options["no_dropout"] else 0.5
-        ),
-        discriminator=_from_options(
-            DiscriminatorConfig,
-            options,
-            receptive_field_px=int(options["receptive_field_px"]),
-            conditional=not options["unconditional"],
-            norm=norm_d,
-        ),
-        objective=_from_options(ObjectiveConfig, options),
-        epochs=epochs if epochs is not None else SCENES_EPOCHS if data == "scenes" else 200,
-        load_size=options["load_size"] or crop + 30,
-        flip=not options["no_flip"],
-    )
+def _refuse_to_overwrite(out: Path, config: TrainConfig) -> None:
+    """A run must not save its generator over the checkpoint that it learns from or starts with."""
+    file = (out / GENERATOR_FILE).resolve()
+    for flag, path in (
+        ("--teacher", config.teacher and config.teacher.path),
+        ("--init", config.init),
+    ):
+        if path and generator_file(Path(path)).resolve() == file:
+            raise ConfigError(
+                f"--out {out}, which holds the generator of {flag}",
+                "a new folder, so that nothing is lost",
+                "name another folder with --out",
+            )
 
 
-def _from_options(kind: type[_Config], options: dict[str, Any], **made: Any) -> _Config:
-    """A config whose fields are the options of the same name, but for those in `made`."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    given = {name: value for name, value in options.items() if name in names}
-    return kind(**{**given, **made})
+def _with_better_statistics(
+    config: TrainConfig, teacher: TeacherConfig, split: DataSplit, team: Team, console: Console
+) -> TrainConfig:
+    """`config` whose teacher draws as well as it can; the first process decides."""
+    better, why = "running", ""
+    if team.is_first:
+        better, why = chosen_norm_stats(config, split.held_out, team.device)
+        console.print(f"teacher    {why}")
+    better = NORM_STATS[int(team.agreed(float(NORM_STATS.index(better))))]
+    return replace(config, teacher=replace(teacher, norm_stats=better))
 
 
 def _whole_pairs(split: DataSplit, config: TrainConfig, console: Console) -> DataSplit:
@@ -242,13 +275,7 @@ def _whole_pairs(split: DataSplit, config: TrainConfig, console: Console) -> Dat
 def _resume(
     options: dict[str, Any], team: Team, console: Console
 ) -> tuple[Training, DataSplit, Path]:
-    context = click.get_current_context()
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name not in RESUME_MAY_CHANGE
-        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-    ]
+    given = [flag for name, flag in _typed_flags().items() if name not in RESUME_MAY_CHANGE]
     if given:
         raise ConfigError(
             f"{', '.join(given)} together with --resume",
@@ -267,6 +294,17 @@ def _resume(
         state.config = replace(config, epochs=options["epochs"], steps=None)
     total = loop.total_steps_of(state.config, split.train, team.world)
     return Training.resumed(state, total, team.device, team), split, out
+
+
+def _typed_flags() -> dict[str, str]:
+    """Name and flag of each option that was typed."""
+    context = click.get_current_context()
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
 
 
 def _name_of(data: str) -> str:

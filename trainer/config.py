@@ -11,7 +11,13 @@ UNET_LEVELS = {"unet_128": 7, "unet_256": 8, "unet_512": 9, "encoder_decoder": 8
 """Generator name to the number of times that it halves the picture: down to 1x1 at its size."""
 RESNET_BLOCKS = {"resnet_6blocks": 6, "resnet_9blocks": 9}
 """Generator name to the number of residual blocks between two halvings and two doublings."""
-HALVINGS = {**UNET_LEVELS, **dict.fromkeys(RESNET_BLOCKS, 2), "dense_unet": 5, "mobilenet_unet": 5}
+EDGE_GENERATORS = ("edge_unet_s", "edge_unet_m", "edge_unet_l", "relight", "relight_s", "pyramid")
+"""Those that are made for real time, and keep a share of the frame."""
+HALVINGS = {
+    **UNET_LEVELS,
+    **dict.fromkeys(RESNET_BLOCKS, 2),
+    **dict.fromkeys(("dense_unet", "mobilenet_unet", *EDGE_GENERATORS), 5),
+}
 """Generator name to the number of times that it halves the picture."""
 GENERATORS = tuple(HALVINGS)
 NORMS = ("batch", "instance", "none")
@@ -20,6 +26,7 @@ RECEPTIVE_FIELDS_PX = (1, 16, 70, 286)
 GAN_MODES = ("vanilla", "lsgan", "hinge", "wgangp", "none")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DIRECTIONS = ("AtoB", "BtoA")
+NORM_STATS = ("running", "batch")
 TASKS = ("pairs", "colourise", "edges", "superres", "deblur")
 
 _Config = TypeVar("_Config")
@@ -56,6 +63,23 @@ class GeneratorConfig:
         _at_least("--ngf", self.ngf, 1)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}", "0 <= dropout < 1", "use --no-dropout")
+        if self.name in EDGE_GENERATORS:
+            self._check_edge_generator()
+
+    def _check_edge_generator(self) -> None:
+        if self.upsample != "transposed":
+            raise ConfigError(
+                f"--upsample {self.upsample} with --netG {self.name}",
+                "its own sub-pixel convolutions",
+                "leave --upsample out",
+            )
+        channels = (self.input_channels, self.output_channels)
+        if channels[0] != channels[1] or (self.name.startswith("relight") and channels[0] != 3):
+            raise ConfigError(
+                f"--netG {self.name} from {channels[0]} channels to {channels[1]}",
+                "a picture that keeps a share of its input, in the same channels",
+                "choose another --netG",
+            )
 
     @property
     def size_multiple(self) -> int:
@@ -109,11 +133,16 @@ class ObjectiveConfig:
     """File of torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`)."""
     lambda_gp: float = 10.0
     """Of the gradient penalty of `wgangp`."""
+    lambda_distill: float = 0.0
+    """Of the mean absolute difference to what the teacher draws, in units of -1 to 1."""
+    lambda_distill_feat: float = 0.0
+    """Of the squared difference between the teacher's features and the student's."""
 
     def __post_init__(self) -> None:
         _one_of("--gan-mode", self.gan_mode, GAN_MODES)
-        for name in ("gan", "l1", "l2", "feat", "vgg", "gp"):
-            _between(f"--lambda-{name}", getattr(self, f"lambda_{name}"), -1e-9, 1e9)
+        for name in ("gan", "l1", "l2", "feat", "vgg", "gp", "distill", "distill_feat"):
+            flag = f"--lambda-{name}".replace("_", "-")
+            _between(flag, getattr(self, f"lambda_{name}"), -1e-9, 1e9)
         if self.lambda_vgg and not self.vgg_weights:
             raise ConfigError(
                 f"--lambda-vgg {self.lambda_vgg:g} without weights",
@@ -126,12 +155,30 @@ class ObjectiveConfig:
                 "a discriminator, whose features are matched",
                 "choose another --gan-mode, or leave --lambda-feat out",
             )
-        if self.gan_mode == "none" and not (self.lambda_l1 or self.lambda_l2 or self.lambda_vgg):
+        if self.gan_mode == "none" and not (
+            self.lambda_l1 or self.lambda_l2 or self.lambda_vgg or self.lambda_distill
+        ):
             raise ConfigError(
                 "no term to minimise",
                 "an adversarial loss, or a weight above 0",
                 "give --lambda-l1 100, or another --gan-mode",
             )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Which trained generator the new one learns from."""
+
+    path: str
+    """Its file, as given."""
+    sha256: str
+    """Of the file, in hexadecimal: a resumed run has to find the same."""
+    norm_stats: str = "running"
+    """What its BatchNorm normalises by: its `running` statistics, or those of each picture alone
+    (`batch`, as at batch size 1)."""
+
+    def __post_init__(self) -> None:
+        _one_of("--teacher-norm-stats", self.norm_stats, NORM_STATS)
 
 
 @dataclass(frozen=True)
@@ -149,6 +196,9 @@ class TrainConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    teacher: TeacherConfig | None = None
+    init: str | None = None
+    """Generator file, or a run's folder, whose weights the run starts with; None: fresh ones."""
     epochs: int = 200
     """In all. The learning rate is constant for half of the steps, then falls to zero."""
     steps: int | None = None
@@ -176,7 +226,11 @@ class TrainConfig:
     fixed_stats: bool = False
     """Measure BatchNorm's statistics once, with the fresh weights, and keep them: training then
     sees what is exported, whatever the size of a batch (Krahenbuhl et al. 2016, "Data-dependent
-    Initializations"; ActNorm of Kingma and Dhariwal 2018)."""
+    Initializations"; ActNorm of Kingma and Dhariwal 2018). With `init` they are the checkpoint's,
+    which its weights know."""
+    qat: bool = False
+    """Train with the rounding of INT8 in every convolution, and BatchNorm's statistics kept as the
+    checkpoint has them: see `trainer.fake_quant`."""
     precision: str = "fp32"
     """Of the networks' arithmetic while training: `fp32`, `bf16`, or `fp16` with scaled losses."""
     channels_last: bool | None = None
@@ -205,6 +259,31 @@ class TrainConfig:
                 "--norm-d batch with --gan-mode wgangp",
                 "a discriminator that judges each picture alone, as its gradient penalty does",
                 "use --norm-d instance",
+            )
+        distilled = self.objective.lambda_distill or self.objective.lambda_distill_feat
+        if distilled and self.teacher is None:
+            raise ConfigError(
+                "a weight of distillation without --teacher",
+                "a generator to learn from",
+                "give --teacher, or leave --lambda-distill and --lambda-distill-feat out",
+            )
+        if self.teacher is not None and not distilled:
+            raise ConfigError(
+                f"--teacher {self.teacher.path} with both weights of distillation at 0",
+                "something to learn from it",
+                "leave --lambda-distill or --lambda-distill-feat out, whose defaults are above 0",
+            )
+        if self.qat and self.init is None:
+            raise ConfigError(
+                "--qat without --init",
+                "a trained generator, which learns to stand INT8's rounding",
+                "give --init CHECKPOINT",
+            )
+        if self.qat and self.compile:
+            raise ConfigError(
+                "--qat with --compile",
+                "layers that are run one by one, since their convolutions are replaced",
+                "leave one of the two out",
             )
         if self.fixed_stats and self.generator.norm != "batch":
             raise ConfigError(
@@ -248,8 +327,14 @@ def train_config_from(values: dict[str, Any]) -> TrainConfig:
         "generator": generator_config_from(values["generator"]),
         "discriminator": _from_dict(DiscriminatorConfig, values["discriminator"]),
         "objective": _from_dict(ObjectiveConfig, values["objective"]),
+        "teacher": teacher_config_from(values.get("teacher")),
     }
     return _from_dict(TrainConfig, {**values, **parts})
+
+
+def teacher_config_from(values: dict[str, Any] | None) -> TeacherConfig | None:
+    """The reverse of `asdict`; None stays None."""
+    return None if values is None else _from_dict(TeacherConfig, values)
 
 
 def _from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:

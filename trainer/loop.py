@@ -77,7 +77,7 @@ def fit(
         accumulate=config.accumulate,
     )
     epoch_steps = sampler.steps_per_epoch
-    if config.fixed_stats and training.step == 0:
+    if config.fixed_stats and training.step == 0 and config.init is None:
         training.fix_statistics(_first_look(split.train, config.crop_size))
     if team.is_first:
         for left_over in out.glob(".*.part*"):  # of a run that was killed while it wrote
@@ -226,6 +226,8 @@ def _end_epoch(
             size_px=size_px,
             quality=quality.to_dict(),
             task=config.task,
+            teacher=config.teacher,
+            init=config.init,
         ),
     )
     save_training(out / TRAINING_FILE, training.state())

@@ -147,6 +147,29 @@ def feature_matching(real_features: Sequence[Tensor], fake_features: Sequence[Te
     return 4.0 * torch.stack(differences).mean()
 
 
+def feature_distillation(
+    teacher_features: Sequence[Tensor], student_features: Sequence[Tensor]
+) -> Tensor:
+    """Sum over the layers of the mean squared difference between teacher and student.
+
+    Li et al., "GAN Compression: Efficient Architectures for Interactive Conditional GANs", CVPR
+    2020, equation 3.
+
+    Args:
+        teacher_features: float [N, C, H, W] of each layer; they are detached.
+        student_features: of the same shapes: what a learned 1x1 convolution, the paper's f_t, made
+            of the student's own.
+
+    Returns:
+        A scalar, in float32 for features in half precision.
+    """
+    differences = [
+        (_at_least_float32(student) - _at_least_float32(teacher.detach())).square().mean()
+        for teacher, student in zip(teacher_features, student_features, strict=True)
+    ]
+    return torch.stack(differences).sum()
+
+
 def _at_least_float32(x: Tensor) -> Tensor:
     """Means over many values lose their small parts in half precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

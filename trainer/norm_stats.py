@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -61,3 +62,32 @@ def fix_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
+
+
+class _PictureNorm(nn.Module):
+    """BatchNorm by each picture's own statistics, whatever the size of the batch."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.norm = norm.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [N, C, H, W] to the same."""
+        norm = self.norm
+        if x.shape[2] * x.shape[3] == 1:
+            # One value has no spread: the running statistics stand in.
+            return norm(x)  # type: ignore[no-any-return]
+        return functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether there are statistics to choose."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def normalise_each_picture(network: nn.Module) -> None:
+    """Let each BatchNorm take the statistics of each picture alone, as at batch size 1."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, _PictureNorm(child))

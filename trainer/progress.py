@@ -23,6 +23,10 @@ class StepLosses:
     """Feature matching."""
     g_vgg: float | None = None
     """Perceptual distance."""
+    g_distill: float | None = None
+    """Mean absolute difference to what the teacher draws, in grey levels of 0 to 255."""
+    g_distill_feat: float | None = None
+    """Squared difference to the teacher's features."""
 
     def to_dict(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -39,6 +39,8 @@ def show(console: Console, steps: Iterator[Progress], left: int) -> Quality | No
                 f"epoch {progress.epoch}/{progress.epochs}  L1 {losses.g_l1:.1f}  "
                 f"G {losses.g_gan:.2f}  D {losses.d_loss:.2f}"
             )
+            if losses.g_distill is not None:
+                text += f"  T {losses.g_distill:.1f}"
             for remark in progress.remarks:
                 console.print(f"note       {remark}")
             bar.update(task, advance=1, description=text, rate=f"{progress.step_s:.2f} s/step")

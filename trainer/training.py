@@ -13,26 +13,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.batches import to_unit_range
 from trainer.checkpoint import TrainingState
 from trainer.compiler import check_compiler
-from trainer.config import ObjectiveConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.discriminators import PatchDiscriminator, build_discriminator
+from trainer.distill import Distillation
+from trainer.drawing import draw_picture
 from trainer.errors import CheckpointError, TrainerError
+from trainer.fake_quant import FakeQuant
+from trainer.features import Tapped
 from trainer.generators import build_generator
-from trainer.losses import (
-    discriminator_loss,
-    feature_matching,
-    generator_loss,
-    gradient_penalty,
-)
+from trainer.initial import initial_weights
+from trainer.losses import discriminator_loss, gradient_penalty
 from trainer.noise import noise_seed, random_state, set_random_state
 from trainer.norm_stats import fix_statistics, measure_statistics, still_statistics
+from trainer.objective import Drawn, GeneratorObjective
+from trainer.optimising import adam, lay_out_as_weights, set_learning_rate, update_average
 from trainer.parallel import Team
-from trainer.perceptual import Perceptual
 from trainer.progress import Patience, StepLosses
 from trainer.watch import Watch
 
@@ -43,8 +43,26 @@ class Training:
     """The two networks, their optimisers, and how far they have come."""
 
     def __init__(
-        self, config: TrainConfig, total_steps: int, device: torch.device, team: Team | None = None
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        device: torch.device,
+        team: Team | None = None,
+        *,
+        weights_follow: bool = False,
     ) -> None:
+        """Fresh networks, or the weights of `config.init`.
+
+        Args:
+            config: of the run.
+            total_steps: at which the learning rate comes to zero.
+            device: where to train.
+            team: the processes that train together; None: this one alone.
+            weights_follow: somebody else fills in the generator's weights, as `resumed` does.
+
+        Raises:
+            TrainerError: the teacher or the weights to start with are missing or do not fit.
+        """
         if config.compile:
             check_compiler()
         torch.manual_seed(config.seed)
@@ -62,10 +80,17 @@ class Training:
         self._channels_last = device.type == "cuda" if wanted is None else wanted
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         place = {"device": device, "memory_format": layout}
-        self.generator = build_generator(shape).to(**place)  # type: ignore[call-overload]
+        self.generator = build_generator(shape)
+        if config.init and not weights_follow:
+            self.generator.load_state_dict(initial_weights(Path(config.init), shape))
+        self.generator = self.generator.to(**place)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator = self.team.synchronised(self.generator)
-        self.generator_optimiser = _adam(self.generator, config)
+        self.generator_optimiser = adam(self.generator, config.lr, config.beta1)
+        self.fake_quant: FakeQuant | None = None
+        if config.qat:
+            self.fake_quant = FakeQuant(self.generator).to(device)
+            self.fake_quant.attach()
         self.discriminator: PatchDiscriminator | None = None
         self.discriminator_optimiser: torch.optim.Adam | None = None
         if config.objective.gan_mode != "none":
@@ -74,10 +99,21 @@ class Training:
             ).to(**place)  # type: ignore[call-overload]
             network.check_size(config.crop_size)
             self.discriminator = self.team.synchronised(network)  # type: ignore[assignment]
-            self.discriminator_optimiser = _adam(network, config)
+            self.discriminator_optimiser = adam(network, config.lr, config.beta1)
+        self.distillation: Distillation | None = None
+        self.adapters: nn.ModuleList | None = None
+        self.adapters_optimiser: torch.optim.Adam | None = None
+        if config.teacher is not None:
+            self.distillation = Distillation(config, device, self._channels_last)
+            self.adapters = self.distillation.adapters
+        if self.adapters is not None:
+            self.adapters_optimiser = adam(self.adapters, config.lr, config.beta1)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self._perceptual = _perceptual(config.objective, device)
-        self._generate = self._made_ready(self.generator)
+        self._objective = GeneratorObjective(
+            config.objective, device, self.discriminator, self.distillation, self._autocast
+        )
+        tapped = self.distillation.tapped(self.generator) if self.distillation else None
+        self._generate = self._made_ready(tapped or Tapped(self.generator, []))
         self._judge = None if self.discriminator is None else self._made_ready(self.discriminator)
         # The processes draw different noise, from the same weights.
         torch.manual_seed(noise_seed(config.seed, self.team.rank))
@@ -95,14 +131,14 @@ class Training:
         Raises:
             CheckpointError: the weights are of other networks.
         """
-        self = cls(state.config, total_steps, device, team)
+        self = cls(state.config, total_steps, device, team, weights_follow=True)
         try:
             for name, value in state.networks.items():
                 getattr(self, name).load_state_dict(value)
             for name, value in state.optimisers.items():
                 optimiser: torch.optim.Adam = getattr(self, name)
                 optimiser.load_state_dict(value)
-                _as_laid_out_as_weights(optimiser)
+                lay_out_as_weights(optimiser)
         except (RuntimeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"the weights to resume from are not those of {state.config.generator.name} and "
@@ -125,17 +161,19 @@ class Training:
     def state(self) -> TrainingState:
         """What `resumed` needs."""
         networks = {"generator": self.generator, "average": self.average}
-        optimisers = {"generator_optimiser": self.generator_optimiser}
-        if self.discriminator is not None and self.discriminator_optimiser is not None:
+        if self.discriminator is not None:
             networks["discriminator"] = self.discriminator
-            optimisers["discriminator_optimiser"] = self.discriminator_optimiser
+        if self.adapters is not None:
+            networks["adapters"] = self.adapters
+        if self.fake_quant is not None:
+            networks["fake_quant"] = self.fake_quant
         return TrainingState(
             config=self.config,
             step=self.step,
             total_steps=self.total_steps,
             samples=self.samples or 0,
             networks={name: network.state_dict() for name, network in networks.items()},
-            optimisers={name: optimiser.state_dict() for name, optimiser in optimisers.items()},
+            optimisers={name: o.state_dict() for name, o in self._optimisers().items()},
             random=torch.get_rng_state(),
             notes={
                 "watch": self.watch.state(),
@@ -143,6 +181,15 @@ class Training:
                 "scaler": self.scaler.state_dict(),
             },
         )
+
+    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+        """Those that the run has, by the names of their attributes."""
+        optimisers = {
+            "generator_optimiser": self.generator_optimiser,
+            "discriminator_optimiser": self.discriminator_optimiser,
+            "adapters_optimiser": self.adapters_optimiser,
+        }
+        return {name: optimiser for name, optimiser in optimisers.items() if optimiser}
 
     def fix_statistics(self, pictures: Tensor) -> None:
         """Measure BatchNorm's statistics, before the first step of a run that keeps them.
@@ -180,9 +227,10 @@ class Training:
         ]
         self._set_learning_rate()
         self.generator.train()
-        if self.config.fixed_stats:
+        if self.config.fixed_stats or self.config.qat:
             fix_statistics(self.generator)
-        terms = dict.fromkeys(_terms(self.config.objective), torch.zeros((), device=self.device))
+        names = [*self._objective.weights, *(["d_loss"] if self.discriminator else [])]
+        terms = dict.fromkeys(names, torch.zeros((), device=self.device))
         mixes = self._mixes(pairs)
         noise = random_state(self.device) if len(pairs) > 1 else None
         with ExitStack() as stack:
@@ -196,13 +244,15 @@ class Training:
         self._update_generator(pairs, drawn, terms)
         self.scaler.update()
         self.step += 1
-        self._update_average()
+        if self.fake_quant is not None:
+            self.fake_quant.unite(self.team.world)
+        update_average(self.average, self.generator, self.config.ema_decay, self.step)
         return self._told(terms)
 
     def _update_discriminator(
         self,
         pairs: Sequence[tuple[Tensor, Tensor]],
-        drawn: Sequence[Tensor],
+        drawn: Sequence[Drawn],
         mixes: Sequence[Tensor],
         terms: dict[str, Tensor],
     ) -> None:
@@ -211,8 +261,8 @@ class Training:
         objective = self.config.objective
         self.discriminator.requires_grad_(True)
         self.discriminator_optimiser.zero_grad(set_to_none=True)
-        for number, ((source, target), picture) in enumerate(zip(pairs, drawn, strict=True)):
-            fake = picture.detach()
+        for number, ((source, target), made) in enumerate(zip(pairs, drawn, strict=True)):
+            fake = made.picture.detach()
             with self._accumulating(self._judge, number, len(pairs)):
                 with self._autocast():
                     real_logits = self._judge(source, target)
@@ -231,56 +281,31 @@ class Training:
     def _update_generator(
         self,
         pairs: Sequence[tuple[Tensor, Tensor]],
-        drawn: Sequence[Tensor],
+        drawn: Sequence[Drawn],
         terms: dict[str, Tensor],
     ) -> None:
-        objective = self.config.objective
-        weights = {
-            "g_gan": objective.lambda_gan,
-            "g_l1": objective.lambda_l1,
-            "g_l2": objective.lambda_l2,
-            "g_feat": objective.lambda_feat,
-            "g_vgg": objective.lambda_vgg,
-        }
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        self.generator_optimiser.zero_grad(set_to_none=True)
-        for number, ((source, target), picture) in enumerate(zip(pairs, drawn, strict=True)):
+        optimisers = [o for o in (self.generator_optimiser, self.adapters_optimiser) if o]
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        for number, ((source, target), first) in enumerate(zip(pairs, drawn, strict=True)):
             with self._accumulating(self._generate, number, len(pairs)):
-                made = picture if picture.requires_grad else self._draw(source)
-                losses = self._generator_losses(source, target, made)
+                made = first if first.picture.requires_grad else self._draw(source)
+                losses = self._objective.terms(source, target, made)
                 total = source.new_zeros(())
                 for name, loss in losses.items():
-                    total = total + weights[name] * loss
+                    total = total + self._objective.weights[name] * loss
                 self._backward(total / len(pairs))
             for name, loss in losses.items():
                 terms[name] = terms[name] + loss.detach() / len(pairs)
-        self.scaler.step(self.generator_optimiser)
+        for optimiser in optimisers:
+            self.scaler.step(optimiser)
 
-    def _generator_losses(
-        self, source: Tensor, target: Tensor, drawn: Tensor
-    ) -> dict[str, Tensor]:
-        """Each term of the objective, before its weight."""
-        objective = self.config.objective
-        losses = {"g_l1": functional.l1_loss(drawn, target)}
-        if objective.lambda_l2:
-            losses["g_l2"] = functional.mse_loss(drawn, target)
-        if self._perceptual:
-            losses["g_vgg"] = self._perceptual(drawn, target)
-        if self.discriminator is not None:
-            with self._autocast():
-                fake = self.discriminator(source, drawn, with_features=True)
-            losses["g_gan"] = generator_loss(fake[-1].to(source.dtype), objective.gan_mode)
-            if objective.lambda_feat:
-                with torch.no_grad(), still_statistics(self.discriminator), self._autocast():
-                    real = self.discriminator(source, target, with_features=True)
-                losses["g_feat"] = feature_matching(real, fake)
-        return losses
-
-    def _draw(self, source: Tensor) -> Tensor:
+    def _draw(self, source: Tensor) -> Drawn:
         with self._autocast():
-            drawn: Tensor = self._generate(source)
-        return drawn.to(source.dtype)
+            picture, features = self._generate(source)
+        return Drawn(picture.to(source.dtype), features)
 
     def _mixes(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Where between real and drawn the gradient penalty is taken, for each pair."""
@@ -295,7 +320,8 @@ class Training:
         """The losses as numbers: one wait for the device, one for the other processes."""
         values = self.team.mean(torch.stack([value.double() for value in terms.values()]))
         told = dict(zip(terms, values.tolist(), strict=True))
-        told["g_l1"] *= 127.5
+        for name in told.keys() & {"g_l1", "g_distill"}:
+            told[name] *= 127.5  # grey levels
         if not np.isfinite(list(told.values())).all():
             raise TrainerError(
                 f"the losses of step {self.step} are "
@@ -307,7 +333,6 @@ class Training:
 
     # ------------------------------------------------------------------------ and around it
 
-    @torch.inference_mode()
     def draw(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Translate one picture as the exported generator will: averaged weights, no dropout.
 
@@ -317,11 +342,7 @@ class Training:
         Returns:
             uint8 [H, W, 3], BGR.
         """
-        rgb = torch.from_numpy(np.ascontiguousarray(source[..., ::-1].transpose(2, 0, 1)))
-        x = rgb[None].to(self.device).to(self._dtype) / 127.5 - 1.0
-        levels = (self.average(x)[0] * 127.5 + 127.5).clamp(0, 255).round()
-        drawn: NDArray[np.uint8] = levels.byte().permute(1, 2, 0).cpu().numpy()
-        return np.ascontiguousarray(drawn[..., ::-1])
+        return draw_picture(self.average, source)
 
     def _made_ready(self, network: nn.Module) -> Callable[..., Any]:
         """What a forward pass of training calls: compiled, and shared among the processes."""
@@ -353,53 +374,5 @@ class Training:
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
     def _set_learning_rate(self) -> None:
-        """Constant for the first half, then linearly down to zero (Isola et al. 2017, code)."""
-        left = (self.total_steps - self.step) / max(1, self.total_steps - self.total_steps // 2)
-        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            for group in optimiser.param_groups if optimiser else ():
-                group["lr"] = self.config.lr * min(1.0, left)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # A young average would hold on to the random first weights: so it grows old slowly.
-        keep = min(self.config.ema_decay, self.step / (10 + self.step))
-        current = self.generator.state_dict()
-        averages, values = [], []
-        for name, average in self.average.state_dict().items():
-            if average.dtype.is_floating_point:
-                averages.append(average)
-                values.append(current[name])
-            else:
-                average.copy_(current[name])
-        torch._foreach_lerp_(averages, values, 1 - keep)
-
-
-def _terms(objective: ObjectiveConfig) -> list[str]:
-    """The terms that a step reports, in one order for every process."""
-    terms = ["g_l1"]
-    if objective.gan_mode != "none":
-        terms += ["g_gan", "d_loss"]
-    for name in ("l2", "feat", "vgg"):
-        if getattr(objective, f"lambda_{name}"):
-            terms.append(f"g_{name}")
-    return terms
-
-
-def _perceptual(objective: ObjectiveConfig, device: torch.device) -> Perceptual | None:
-    if not objective.lambda_vgg or not objective.vgg_weights:
-        return None
-    return Perceptual(Path(objective.vgg_weights)).to(device)
-
-
-def _adam(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        network.parameters(), lr=config.lr, betas=(config.beta1, 0.999), fused=True
-    )
-
-
-def _as_laid_out_as_weights(optimiser: torch.optim.Optimizer) -> None:
-    """Lay loaded moments out in memory as the weights are: the fused step walks both alike."""
-    for weights, slots in optimiser.state.items():
-        for name, value in slots.items():
-            if value.shape == weights.shape:
-                slots[name] = torch.empty_like(weights).copy_(value)
+        optimisers = self._optimisers().values()
+        set_learning_rate(optimisers, self.config.lr, self.step, self.total_steps)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from torch import nn
 
 from trainer.config import HALVINGS, RESNET_BLOCKS, UNET_LEVELS, GeneratorConfig
+from trainer.generators import edge_unet, pyramid, relight
 from trainer.generators.dense_unet import DenseUNet
 from trainer.generators.exposure import NormalisedInput
 from trainer.generators.mobilenet_unet import MobileNetUNet
 from trainer.generators.resnet import ResNetGenerator
+from trainer.generators.retouch import RetouchingGenerator
 from trainer.generators.unet import UNet
 
 
@@ -20,6 +22,9 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     Its `forward` maps float [N, C, H, W], RGB, -1 to 1, to the same; H and W are multiples of
     `config.size_multiple`, of a ResNet at least two of them.
     """
+    retouching = _retouching(config)
+    if retouching is not None:
+        return retouching
     if config.input_norm:
         plain = build_generator(replace(config, input_norm=False))
         return NormalisedInput(plain, config.input_channels)
@@ -34,3 +39,16 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     if name == "dense_unet":
         return DenseUNet(HALVINGS[name], *sizes, *layers, upsample)
     return MobileNetUNet(*sizes, *layers, upsample)
+
+
+def _retouching(config: GeneratorConfig) -> RetouchingGenerator | None:
+    """A generator that keeps the frame; what is normalised is only what its network looks at."""
+    channels = config.input_channels
+    layers = (config.norm, config.dropout, config.input_norm)
+    if config.name in edge_unet.SIZES:
+        return edge_unet.EdgeUNet(edge_unet.SIZES[config.name], config.ngf, channels, *layers)
+    if config.name in relight.SIZES:
+        return relight.Relight(relight.SIZES[config.name], config.ngf, *layers)
+    if config.name == "pyramid":
+        return pyramid.Pyramid(config.ngf, channels, *layers)
+    return None

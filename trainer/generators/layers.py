@@ -81,13 +81,19 @@ class SubpixelConv2d(nn.Conv2d):
         """float [N, inputs, H, W] to [N, outputs, 2H, 2W]."""
         return functional.pixel_shuffle(super().forward(x), 2)
 
-    @torch.no_grad()
-    def make_phases_equal(self) -> None:
-        """Copy the first phase's kernels to the others: a nearest resize, with no checkerboard.
 
-        Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution" (ICNR).
-        """
-        self.weight.copy_(self.weight[::4].repeat_interleave(4, dim=0))
+@torch.no_grad()
+def make_phases_equal(convolution: nn.Conv2d, phases: int) -> None:
+    """Copy the first phase's kernels to the others: a nearest resize, with no checkerboard.
+
+    Args:
+        convolution: in front of a depth-to-space.
+        phases: neighbouring channels that become the pixels of one block.
+
+    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution" (ICNR).
+    """
+    weight = convolution.weight
+    weight.copy_(weight[::phases].repeat_interleave(phases, dim=0))
 
 
 def doubling(kind: str, inputs: int, outputs: int, kernel: int, norm: str) -> nn.Module:
@@ -128,7 +134,7 @@ def initialise_weights(
             std = STD if norm != "none" or module is head else math.sqrt(2 / fan_in(module))
             nn.init.normal_(module.weight, 0.0, std)
             if isinstance(module, SubpixelConv2d):
-                module.make_phases_equal()
+                make_phases_equal(module, 4)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, STD)
         else:

@@ -1,0 +1,77 @@
+"""A generator that does not draw a scene but lights it: day to night on a live camera."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.generators.edge_unet import STEM, EdgeSize, EdgeTrunk
+from trainer.generators.exposure import normalised
+from trainer.generators.layers import initialise_weights, make_phases_equal, scale_weights
+from trainer.generators.retouch import RetouchingGenerator
+
+SIZES = {
+    "relight": EdgeSize((48, 96, 160, 256), (0, 1, 2, 2)),
+    "relight_s": EdgeSize((32, 48, 64, 96), (0, 1, 1, 1)),
+}
+COLOURS = 3
+LAMP_COLOURS = ((1.0, 0.7, 0.4), (0.7, 0.9, 1.0))
+"""What the light layer's two lamps start from, RGB: sodium, and a cold white."""
+COARSE = 16
+"""Pixels of a side of a cell in which the colour transform is one."""
+
+
+class Relight(RetouchingGenerator):
+    """v = g (A u + b) + l: a colour transform, shade, and a layer of light.
+
+    u is the frame and v the result, 0 to 1. The transform, A (3x3) and b, changes slowly: it has a
+    cell for every 16x16 pixels, so that it cannot draw coloured noise. The shade g, 0 to 1, has
+    one for every 4x4 pixels and keeps the edges between a dark sky and a lit roof. The light l is
+    drawn for each pixel, as the brightness of two lamps whose colours are learned and the same
+    everywhere; it is never negative.
+    """
+
+    def __init__(
+        self, size: EdgeSize, ngf: int, norm: str, dropout: float, input_norm: bool
+    ) -> None:
+        super().__init__()
+        self.input_norm = input_norm
+        self.trunk = EdgeTrunk(size, ngf, COLOURS, norm, dropout)
+        lamps = len(LAMP_COLOURS)
+        self.colour = nn.Conv2d(self.trunk.coarse_channels, COLOURS * (COLOURS + 1), 1)
+        self.shade = nn.Conv2d(self.trunk.fine_channels, 1, 3, padding=1)
+        self.light = nn.Conv2d(self.trunk.fine_channels, lamps * STEM**2, 3, padding=1)
+        self.lamps = nn.Conv2d(lamps, COLOURS, 1, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Half of the frame's light, and next to no lamps."""
+        initialise_weights(self, "none")
+        self.trunk.make_doublings_smooth()
+        make_phases_equal(self.light, STEM**2)
+        for head in (self.colour, self.shade, self.light):
+            scale_weights(head, 0.1)
+        assert self.colour.bias is not None
+        with torch.no_grad():
+            self.colour.bias[: COLOURS**2] = torch.eye(COLOURS).flatten()
+            self.lamps.weight.copy_(torch.tensor(LAMP_COLOURS).T[..., None, None])
+
+    def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, fine = self.trunk(normalised(x) if self.input_norm else x)
+        colour = _enlarged(self.colour(coarse), COARSE // STEM)
+        matrix = torch.unflatten(colour[:, : COLOURS**2], 1, (COLOURS, COLOURS))
+        shade = torch.sigmoid(self.shade(fine))
+        # The transform is done on a copy of a quarter of the size. What is finer than that is
+        # nearly grey: to the frame itself it is the gain of grey.
+        small = functional.avg_pool2d(x, STEM)
+        gain = shade * matrix.sum(2)
+        mixed = (matrix * (small[:, None] + 1)).sum(2) + 2 * colour[:, COLOURS**2 :]
+        offset = shade * mixed - 1 - gain * small
+        gain, offset = _enlarged(torch.cat([gain, offset], dim=1), STEM).chunk(2, dim=1)
+        light = functional.relu(functional.pixel_shuffle(self.light(fine), STEM))
+        return gain, offset + 2 * self.lamps(light)
+
+
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    return functional.interpolate(x, scale_factor=float(factor), mode="bilinear")
