@@ -19,6 +19,8 @@ from runtime.images import IMAGE_SUFFIXES, natural_key, read_image
 
 GATE_IMAGES = 20
 CALIBRATION_IMAGES = 100
+GATE_BYTES, CALIBRATION_BYTES = 64 << 20, 256 << 20
+"""Of all pictures together: of large frames there are fewer, each with more pixels to tell."""
 MIN_CALIBRATION_IMAGES = 8
 
 
@@ -80,14 +82,16 @@ def _pictures_in(folder: Path, direction: str, flag: str) -> tuple[list[Path], P
 def calibration_of_folder(
     folder: Path, size_px: tuple[int, int], direction: str, fraction: float | None
 ) -> GateImages:
-    """The pictures that INT8 is calibrated on: `fraction` of a folder; None: at most 100.
+    """The pictures that INT8 is calibrated on: `fraction` of a folder; None: at most 100, fewer
+    of large frames.
 
     Raises:
         SourceError: as `images_of_folder`, or too few pictures to say what is usual.
     """
     flag = "--calibration"
     paths, place = _pictures_in(folder, direction, flag)
-    count = CALIBRATION_IMAGES if fraction is None else math.ceil(fraction * len(paths))
+    usual = calibration_count(size_px)
+    count = usual if fraction is None else math.ceil(fraction * len(paths))
     if min(count, len(paths)) < MIN_CALIBRATION_IMAGES:
         raise SourceError(
             f"{min(count, len(paths))} pictures of the {len(paths)} in {place}",
@@ -203,6 +207,17 @@ def pairs_of(
     except DataError:
         return []
     return [(resized(a, size_px), resized(b, size_px)) for a, b in chosen]
+
+
+def gate_count(size_px: tuple[int, int]) -> int:
+    """So many pictures of this size are compared."""
+    return min(GATE_IMAGES, max(1, GATE_BYTES // (3 * math.prod(size_px))))
+
+
+def calibration_count(size_px: tuple[int, int]) -> int:
+    """So many pictures of this size INT8 is calibrated on, where nobody says how many."""
+    fitting = CALIBRATION_BYTES // (3 * math.prod(size_px))
+    return min(CALIBRATION_IMAGES, max(MIN_CALIBRATION_IMAGES, fitting))
 
 
 def spread(available: int, count: int) -> list[int]:

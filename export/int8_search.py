@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import onnx
 
 from export.calibrate import Range, histograms_of
-from export.gate_images import spread
+from export.channels_last import with_moves_channels_last
+from export.frame_bytes import with_frame_bytes
+from export.gate_images import GATE_IMAGES, gate_count, spread
 from export.graph import Graph, at_size, drawn_by
 from export.half import prepared
 from export.quantize import Form, quantizable, quantized, tensors_to_calibrate
@@ -111,11 +113,13 @@ class Int8Search:
                 f"opset {_FIRST_OPSET} or later, where each channel can have a scale of its own",
                 "export it again with a later opset",
             )
-        named = prepared(model)
-        self._model, _ = with_subpixel_upsampling(named, channels_last=form.carried)
+        self._model = written_for(prepared(model), form)
         self._form = form
         self._calibration_images = len(frames)
-        self._frames = [frames[i] for i in spread(len(frames), SEARCH_IMAGES)]
+        # Of large frames no more than the gate compares: there it is the pictures that take time.
+        usual = gate_count((frames[0].shape[0], frames[0].shape[1]))
+        count = SEARCH_IMAGES if usual == GATE_IMAGES else usual
+        self._frames = [frames[i] for i in spread(len(frames), count)]
         self._references = drawn_by(model, self._frames)
         graph = Graph(at_size(self._model, frames[0]))
         self._groups: dict[str, list[str]] = {}
@@ -242,6 +246,19 @@ class Int8Search:
             Difference.between(self._references[i], picture)
             for i, picture in zip(which, drawn, strict=True)
         ]
+
+
+def written_for(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
+    """The same drawing by convolutions alone, which `form` can take over.
+
+    Args:
+        model: FP32, frame in, frame out, named nodes.
+        form: for which runtime.
+    """
+    if not form.carried:
+        return with_subpixel_upsampling(model)[0]
+    rewritten, _ = with_subpixel_upsampling(with_frame_bytes(model), channels_last=True)
+    return with_moves_channels_last(rewritten)
 
 
 def with_margin(min_ssim: float) -> float:

@@ -19,14 +19,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.calibrate import Range
-from export.graph import Array, Graph, drop_unused_weights, names_in, unique_name
+from export.frame_bytes import drawn_bytes, frame_values
+from export.graph import Array, Graph, drop_unused_weights, names_in, product, unique_name
+from export.int8_scales import ONLY_MOVES, Scales
 
-_ONLY_MOVES = ("DepthToSpace", "Identity", "Pad", "Reshape", "Slice", "Transpose", "MaxPool")
-"""Operators that give values which they were given (or 0): one scale before and behind."""
-_IN_BYTES = (*_ONLY_MOVES, "Add", "Concat", "LeakyRelu", "Relu")
+_IN_BYTES = (*ONLY_MOVES, "Add", "Concat", "LeakyRelu", "Relu")
 """Operators that ONNX Runtime's CPU computes in bytes between two quantised convolutions."""
-_TANH_ENDS = 3.5
-"""Past this, tanh stays within a quarter of a grey level of 1."""
+_FEWEST_PRODUCTS = 8
+"""Of one output value: below, INT8 saves nothing and its rounding shows in the picture."""
 _FP16_MAX = 65504.0
 _INT32_ROOM = 2.0**30
 
@@ -53,12 +53,16 @@ FORMS = {form.name: form for form in (TENSORRT, CPU)}
 
 
 def quantizable(graph: Graph) -> list[onnx.NodeProto]:
-    """The convolutions that can be INT8: FP32, all weights stored; transposed ones cannot."""
+    """The convolutions that can be INT8: FP32, all weights stored, many products to a value.
+
+    Transposed ones cannot.
+    """
     return [
         node
         for node in graph.convolutions()
         if node.op_type == "Conv"
         and graph.types[node.input[1]].dtype == TensorProto.FLOAT
+        and product(graph.types[node.input[1]].shape[1:]) >= _FEWEST_PRODUCTS
         and all(name in graph.weights for name in node.input[1:] if name)
     ]
 
@@ -66,7 +70,8 @@ def quantizable(graph: Graph) -> list[onnx.NodeProto]:
 def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
     """The activations whose range `quantized` may ask for, for any form and any choice."""
     graph = Graph(model)
-    names: dict[str, None] = {}
+    values = frame_values(graph)
+    names: dict[str, None] = {} if values is None else {values: None}
     for node in quantizable(graph):
         names[node.input[0]] = names[node.output[0]] = None
     for node in graph.nodes:
@@ -106,7 +111,6 @@ class _Quantizer:
         self._taken = names_in(model)
         self._stored: list[onnx.TensorProto] = []
         self._nodes: list[onnx.NodeProto] = []
-        self._scales: dict[str, tuple[float, int]] = {}
         self._dequantized: dict[str, str] = {}
         self._levels: dict[str, tuple[str, list[str]]] = {}
         """By tensor: the name of its bytes, and those of scale and zero point."""
@@ -114,7 +118,18 @@ class _Quantizer:
         self._chosen = {id(node): node for node in convolutions if node.name not in keep}
         self._kept = {id(node) for node in convolutions if node.name in keep}
         self._removed_relus: dict[str, str] = {}
+        self._frame_values = frame_values(self._graph) if form.carried else None
+        """What the bytes of the frame stand for."""
         self._tensors = self._tensors_in_bytes()
+        self._scales = Scales(
+            self._graph,
+            ranges,
+            self._tensors,
+            self._removed_relus,
+            unsigned=form.unsigned,
+            carried=form.carried,
+            frame_values=self._frame_values,
+        )
 
     def run(self) -> onnx.ModelProto:
         for value in self._model.graph.input:
@@ -124,16 +139,21 @@ class _Quantizer:
         made = onnx.ModelProto()
         made.CopyFrom(self._model)
         del made.graph.node[:], made.graph.value_info[:]
-        read = {name for node in self._nodes for name in node.input}
-        made.graph.node.extend(
-            node
-            for node in self._nodes
-            if node.op_type != "DequantizeLinear" or node.output[0] in read
-        )
+        made.graph.node.extend(self._read_nodes())
         made.graph.initializer.extend(self._stored)
         drop_unused_weights(made)
         onnx.checker.check_model(made)
         return made
+
+    def _read_nodes(self) -> list[onnx.NodeProto]:
+        """The nodes that something is done with."""
+        read = {value.name for value in self._model.graph.output}
+        kept = []
+        for node in reversed(self._nodes):
+            if read.intersection(node.output):
+                read.update(node.input)
+                kept.append(node)
+        return kept[::-1]
 
     def _tensors_in_bytes(self) -> set[str]:
         """Activations that get a scale."""
@@ -141,6 +161,8 @@ class _Quantizer:
         tensors = {node.input[0] for node in self._chosen.values()}
         if not self._form.carried:
             return tensors
+        if self._frame_values is not None and self._reaches_int8(self._frame_values):
+            tensors.add(self._frame_values)
         tensors |= {node.output[0] for node in self._chosen.values()}
         for node in graph.nodes:
             if node.op_type in _IN_BYTES and self._activations(node) <= tensors:
@@ -157,6 +179,14 @@ class _Quantizer:
                 tensors.discard(source)
                 self._removed_relus[node.output[0]] = source
         return tensors
+
+    def _reaches_int8(self, name: str) -> bool:
+        """Whether a convolution in INT8 reads a tensor, through what only moves values."""
+        return any(
+            id(node) in self._chosen
+            or (node.op_type in ONLY_MOVES and self._reaches_int8(node.output[0]))
+            for node in self._graph.consumers.get(name, [])
+        )
 
     def _cuts_at_zero(self, node: onnx.NodeProto) -> bool:
         """Whether a node is ReLU, or ReLU6 as exporters write it: a Clip from 0 to a stored value.
@@ -176,7 +206,7 @@ class _Quantizer:
 
     def _activations(self, node: onnx.NodeProto) -> set[str]:
         """Inputs that are not stored: of a Pad or Reshape only the first is a picture."""
-        inputs = node.input[:1] if node.op_type in _ONLY_MOVES else node.input
+        inputs = node.input[:1] if node.op_type in ONLY_MOVES else node.input
         return {name for name in inputs if name and name not in self._graph.weights}
 
     def _add(self, node: onnx.NodeProto) -> None:
@@ -187,9 +217,14 @@ class _Quantizer:
             return
         if self._does_nothing(node):
             source = node.input[0]
-            self._scales[output] = self._scales[source]
+            self._scales.share(output, source)
             self._levels[output] = self._levels[source]
             self._dequantized[output] = self._dequantized[source]
+            return
+        drawn = drawn_bytes(self._graph, node) if self._form.carried else None
+        if drawn is not None and self._is_carried(self._graph.producer[drawn].input[0]):
+            arguments = self._arguments("drawn", 1 / 255, 0)
+            self._emit("QuantizeLinear", [drawn, *arguments], output)
             return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
@@ -219,7 +254,7 @@ class _Quantizer:
             and self._form.unsigned
             and self._is_carried(source)
             and source in self._levels
-            and self._scales[source][1] == 0
+            and self._scales.of(source)[1] == 0
         )
 
     def _moves_bytes(self, node: onnx.NodeProto) -> bool:
@@ -259,85 +294,24 @@ class _Quantizer:
         """Add the quantised form of a tensor behind its producer."""
         if name not in self._tensors:
             return
-        scale, zero = self._scale_of(name)
-        kind = np.uint8 if self._form.unsigned else np.int8
-        arguments = [
-            self._store(f"{name}_scale", np.array(scale, np.float32)),
-            self._store(f"{name}_zero_point", np.array(zero, kind)),
-        ]
-        levels = unique_name(self._taken, f"{name}_quantized")
+        arguments = self._arguments(name, *self._scales.of(name))
         back = unique_name(self._taken, f"{name}_dequantized")
-        self._emit("QuantizeLinear", [source or name, *arguments], levels)
+        if name == self._frame_values:
+            levels = self._model.graph.input[0].name
+        else:
+            levels = unique_name(self._taken, f"{name}_quantized")
+            self._emit("QuantizeLinear", [source or name, *arguments], levels)
         self._emit("DequantizeLinear", [levels, *arguments], back)
         self._dequantized[name] = back
         self._levels[name] = (levels, arguments)
 
-    def _scale_of(self, name: str) -> tuple[float, int]:
-        """Scale and zero point of a tensor; one pair for what only moves values."""
-        if name in self._scales:
-            return self._scales[name]
-        producer = self._graph.producer.get(name)
-        if (
-            self._form.carried
-            and producer is not None
-            and producer.op_type in _ONLY_MOVES
-            and producer.input[0] in self._tensors
-        ):
-            pair = self._scale_of(producer.input[0])
-        elif (joined := self._joined_into(name)) and not self._would_lose_its_relu(name, joined):
-            pair = self._scale_of(joined)
-        else:
-            pair = self._scale_for(self._needed_range(name))
-        self._scales[name] = pair
-        return pair
-
-    def _joined_into(self, name: str) -> str | None:
-        """The quantised result of the Concat that is all that a tensor is for, if any.
-
-        With its scale from the start, joining needs no arithmetic and rounds no second time.
-        """
-        if not self._form.carried:
-            return None
-        consumers = self._graph.consumers.get(name, [])
-        while len(consumers) == 1 and consumers[0].op_type in _ONLY_MOVES:
-            consumers = self._graph.consumers.get(consumers[0].output[0], [])
-        if len(consumers) != 1 or consumers[0].op_type != "Concat":
-            return None
-        joined = str(consumers[0].output[0])
-        relus = {source: output for output, source in self._removed_relus.items()}
-        joined = relus.get(joined, joined)
-        return joined if joined in self._tensors else None
-
-    def _would_lose_its_relu(self, name: str, joined: str) -> bool:
-        """Whether 0 is not the lowest level of the scale that was to stand in for a ReLU."""
-        return name in self._removed_relus and self._scale_of(joined)[1] != 0
-
-    def _scale_for(self, needed: Range) -> tuple[float, int]:
-        tiny = float(np.finfo(np.float32).tiny)
-        if not self._form.unsigned:
-            return max(needed.largest / 127, tiny), 0
-        scale = max((needed.high - needed.low) / 255, tiny)
-        return scale, round(-needed.low / scale)
-
-    def _needed_range(self, name: str) -> Range:
-        """The calibrated range without what the layers behind throw away."""
-        seen = self._ranges[name]
-        if self._all_end_in(name, "Relu") or name in self._removed_relus:
-            return Range(0.0, seen.high)
-        if self._all_end_in(name, "Tanh"):
-            return Range(max(seen.low, -_TANH_ENDS), min(seen.high, _TANH_ENDS))
-        return seen
-
-    def _all_end_in(self, name: str, kind: str) -> bool:
-        """Whether all that a tensor flows into, through what only moves values, is `kind`."""
-        consumers = self._graph.consumers.get(name, [])
-        return bool(consumers) and all(
-            node.op_type == kind
-            or (
-                node.op_type in (*_ONLY_MOVES, "Concat") and self._all_end_in(node.output[0], kind)
-            )
-            for node in consumers
-        )
+    def _arguments(self, name: str, scale: float, zero: int) -> list[str]:
+        """Names of a stored scale and zero point."""
+        kind = np.uint8 if self._form.unsigned else np.int8
+        return [
+            self._store(f"{name}_scale", np.array(scale, np.float32)),
+            self._store(f"{name}_zero_point", np.array(zero, kind)),
+        ]
 
     def _quantize_convolution(self, node: onnx.NodeProto) -> None:
         """Inputs, weights and, for bytes throughout, the bias of a convolution as INT8."""
@@ -345,7 +319,7 @@ class _Quantizer:
         bias = None
         if len(node.input) > 2 and node.input[2]:
             bias = self._graph.weight(node.input[2]).astype(np.float64)
-        scale_in, _ = self._scale_of(node.input[0])
+        scale_in, _ = self._scales.of(node.input[0])
         largest = np.abs(kernel).reshape(len(kernel), -1).max(axis=1).astype(np.float64)
         scales = np.maximum(largest / self._form.largest_weight, np.finfo(np.float32).tiny)
         if bias is not None and self._form.carried:

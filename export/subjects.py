@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from export.checkpoints import Checkpoint
 from export.gate_images import (
-    CALIBRATION_IMAGES,
     GATE_IMAGES,
     GateImages,
     TrainedOn,
+    calibration_count,
     calibration_of_folder,
     drawn_scenes,
+    gate_count,
     images_of_data,
     images_of_folder,
     pairs_of,
@@ -75,7 +77,11 @@ def subject_of_checkpoint(checkpoint: Checkpoint, settings: ExportSettings, say:
         settings.norm_stats,
         foreign=checkpoint.foreign,
         pairs=pairs_of(
-            settings.images, checkpoint.trained_on, direction, frame_size_px, GATE_IMAGES
+            settings.images,
+            checkpoint.trained_on,
+            direction,
+            frame_size_px,
+            gate_count(frame_size_px),
         ),
         draws=draws,
     )
@@ -202,18 +208,24 @@ def torch_draws(
 
     import torch
 
-    from export.to_onnx import FrameInFrameOut
+    from export.to_onnx import frame_in_frame_out
 
-    wrapped = FrameInFrameOut(
-        copy.deepcopy(generator),
-        network_size_px=network_size_px if network_size_px != frame_size_px else None,
-        input_channels=checkpoint.input_channels,
-        output_channels=checkpoint.output_channels,
-    ).eval()
+    generator = copy.deepcopy(generator)
+
+    @functools.cache
+    def wrapped(size_px: Size) -> nn.Module:
+        return frame_in_frame_out(
+            generator,
+            size_px,
+            network_size_px if network_size_px and network_size_px != frame_size_px else size_px,
+            input_channels=checkpoint.input_channels,
+            output_channels=checkpoint.output_channels,
+        )
 
     @torch.inference_mode()
     def draw(frame: Image) -> Image:
-        drawn: Image = wrapped(torch.from_numpy(frame[None].copy()))[0].numpy()
+        height, width = frame.shape[:2]
+        drawn: Image = wrapped((height, width))(torch.from_numpy(frame[None].copy()))[0].numpy()
         return drawn
 
     return draw
@@ -244,7 +256,7 @@ def _sizes(checkpoint: Checkpoint, settings: ExportSettings) -> tuple[Size, Size
     Raises:
         ModelError: not a size that the generator can take.
     """
-    size_px = settings.network_size_px or (checkpoint.size_px, checkpoint.size_px)
+    size_px = settings.network_size_px or _usual_size(checkpoint, settings.frame_size_px)
     multiple, least = checkpoint.size_multiple, checkpoint.least_side_px
     if any(side % multiple or side < least for side in size_px):
         nearest = [max(least, round(side / multiple) * multiple) for side in size_px]
@@ -258,19 +270,42 @@ def _sizes(checkpoint: Checkpoint, settings: ExportSettings) -> tuple[Size, Size
     return settings.frame_size_px or size_px, size_px
 
 
+def _usual_size(checkpoint: Checkpoint, frame_size_px: Size | None) -> Size:
+    """(height, width) that a generator works at where nobody says: as it was trained.
+
+    One that retouches a frame gets the frame's own aspect, its shorter side as long as in
+    training: what it looks at is then as large as it learned it, and nothing is squeezed.
+    """
+    from trainer.generators.retouch import RetouchingGenerator
+
+    side, multiple = checkpoint.size_px, checkpoint.size_multiple
+    if frame_size_px is None or not isinstance(checkpoint.generator, RetouchingGenerator):
+        return side, side
+    shorter = min(side, *frame_size_px)
+    scale = shorter / min(frame_size_px)
+    height, width = (
+        max(round(pixels * scale / multiple) * multiple, checkpoint.least_side_px)
+        for pixels in frame_size_px
+    )
+    return height, width
+
+
 def _gate_of(
     trained_on: TrainedOn | None, direction: str, settings: ExportSettings, size_px: Size
 ) -> tuple[GateImages, str]:
     """The pictures of the gate, and what is to be said of them."""
+    count = gate_count(size_px)
     if settings.images:
-        return images_of_folder(settings.images, size_px, direction), ""
-    held_out = images_of_data(trained_on, direction, size_px) if trained_on else None
+        return images_of_folder(settings.images, size_px, direction, count), ""
+    held_out = images_of_data(trained_on, direction, size_px, count) if trained_on else None
     if held_out is not None:
         return held_out, ""
     if not settings.verify:
-        return drawn_scenes(size_px), ""
+        return drawn_scenes(size_px, count), ""
     here = f"{trained_on.data} is not here" if trained_on else "the training data are not known"
-    return drawn_scenes(size_px), f"{here}: compared on drawn street scenes; use --images DIR"
+    return drawn_scenes(
+        size_px, count
+    ), f"{here}: compared on drawn street scenes; use --images DIR"
 
 
 def _calibration(
@@ -280,27 +315,26 @@ def _calibration(
     `--images` than the gate's, else drawn scenes."""
     if settings.calibration:
         return calibration_of_folder(settings.calibration, size_px, direction, settings.fraction)
+    count, compared = calibration_count(size_px), gate_count(size_px)
     seen = (
-        images_of_data(trained_on, direction, size_px, CALIBRATION_IMAGES, held_out=False)
+        images_of_data(trained_on, direction, size_px, count, held_out=False)
         if trained_on
         else None
     )
     if seen is not None:
         return seen
     if settings.images:
-        everything = images_of_folder(
-            settings.images, size_px, direction, GATE_IMAGES + CALIBRATION_IMAGES
-        )
-        gate = set(images_of_folder(settings.images, size_px, direction).names)
+        everything = images_of_folder(settings.images, size_px, direction, compared + count)
+        gate = set(images_of_folder(settings.images, size_px, direction, compared).names)
         others = [i for i, name in enumerate(everything.names) if name not in gate]
-        if len(others) >= GATE_IMAGES:
+        if len(others) >= min(count, GATE_IMAGES):
             return replace(
                 everything,
                 frames=[everything.frames[i] for i in others],
                 names=[everything.names[i] for i in others],
                 origin=f"{len(others)} other pictures of {settings.images}",
             )
-    return drawn_scenes(size_px, CALIBRATION_IMAGES, _FIRST_CALIBRATION_SCENE)
+    return drawn_scenes(size_px, count, _FIRST_CALIBRATION_SCENE)
 
 
 def exported_by() -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from export.channels_last import depth_to_space
 from export.graph import Array, Graph, drop_unused_weights, names_in, unique_name
 
 PHASE = "_phase"
@@ -274,20 +275,11 @@ class _Rewrite:
         self, source: str, result: str, height: int, width: int
     ) -> list[onnx.NodeProto]:
         """Pixels of [N, S * S * C, height, width] blocks."""
-        rows, _ = self.plan
-        batch = self.graph.types[self.node.input[0]].shape[0]
-        step = rows.stride
+        batch = self.graph.types[self.node.input[0]].shape[0] or 1
         channels = self.graph.types[self.node.output[0]].shape[1] or 0
-        last, apart, woven, whole = map(self._name, ("last", "apart", "woven", "whole"))
-        split = self._integers("split", (batch or 1, height, width, step, step * channels))
-        merged = self._integers("merged", (batch or 1, height * step, width * step, channels))
-        return [
-            self._node("Transpose", [source], last, perm=[0, 2, 3, 1]),
-            self._node("Reshape", [last, split], apart),
-            self._node("Transpose", [apart], woven, perm=[0, 1, 3, 2, 4]),
-            self._node("Reshape", [woven, merged], whole),
-            self._node("Transpose", [whole], result, perm=[0, 3, 1, 2]),
-        ]
+        blocks = (batch, height, width, channels)
+        step = self.plan[0].stride
+        return depth_to_space(source, result, blocks, step, self._name, self._integers)
 
     def _node(self, kind: str, inputs: list[str], output: str, **given: object) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, [output], self._name(kind), **given)

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from export.resampling import Resampling
+from export.verify import Size
 from runtime.artifact import INPUT_NAME, META_KEY, OUTPUT_NAME, ArtifactMeta
 from runtime.files import written_whole
+from trainer.generators.retouch import RetouchingGenerator
 
 OPSET = 18
 """TensorRT 10.3 (JetPack 6) parses opset 9 to 20."""
@@ -84,6 +87,80 @@ class FrameInFrameOut(nn.Module):
         return functional.interpolate(picture, size=self.network_size_px, mode="bilinear")
 
 
+class RetouchedFrame(nn.Module):
+    """A retouching generator that looks at a small copy of a frame, and changes the frame itself.
+
+    `forward` maps uint8 [N, H, W, 3], BGR, 0 to 255, to the same. The copy has the averages of
+    the pixels that it covers; gain and offset come back by bilinear interpolation, so that there
+    are no seams and the frame keeps its detail. At the frame's size there is nothing but one
+    product and one sum: scales, the order of channels and the half for rounding are part of the
+    small gain and offset. With gain g and offset o of values of -1 to 1, a level of 0 to 255
+    becomes g * level + 127.5 * (o - g + 1).
+    """
+
+    reversed_channels: Tensor
+
+    def __init__(
+        self, generator: RetouchingGenerator, frame_size_px: Size, network_size_px: Size
+    ) -> None:
+        """Wrap `generator`.
+
+        Args:
+            generator: float [N, 3, h, w], RGB, -1 to 1, to gain and offset.
+            frame_size_px: (H, W).
+            network_size_px: (h, w).
+        """
+        super().__init__()
+        self.generator = generator
+        self.small = Resampling(frame_size_px, network_size_px)
+        self.large = Resampling(network_size_px, frame_size_px)
+        self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        levels = frames.to(torch.float32)
+        small = self.small(levels).permute(0, 3, 1, 2).index_select(1, self.reversed_channels)
+        gain, offset = self.generator.retouch(small * (1 / 127.5) - 1.0)
+        # A cast to bytes cuts off what is behind the point.
+        lift = 127.5 * (offset - gain) + (127.5 + 0.5)
+        gain, lift = (self.large(self._as_frames(part.expand_as(small))) for part in (gain, lift))
+        drawn: Tensor = (levels * gain + lift).clamp(0.0, 255.0).to(torch.uint8)
+        return drawn
+
+    def _as_frames(self, x: Tensor) -> Tensor:
+        """[N, 3, h, w] RGB as [N, h, w, 3] BGR."""
+        return x.index_select(1, self.reversed_channels).permute(0, 2, 3, 1)
+
+
+def frame_in_frame_out(
+    generator: nn.Module,
+    frame_size_px: Size,
+    network_size_px: Size,
+    *,
+    input_channels: int = 3,
+    output_channels: int = 3,
+    dynamic: bool = False,
+) -> nn.Module:
+    """A generator as uint8 [N, H, W, 3] BGR to the same, in evaluation mode.
+
+    Args:
+        generator: float [N, C, h, w] to float [N, C', h, w].
+        frame_size_px: (H, W).
+        network_size_px: (h, w) that the generator works at.
+        input_channels: 3, or 1 for grey.
+        output_channels: the same of what it draws.
+        dynamic: whether frames of other sizes come too; the generator then works at theirs.
+    """
+    coloured = input_channels == output_channels == 3
+    if isinstance(generator, RetouchingGenerator) and coloured and not dynamic:
+        return RetouchedFrame(generator, frame_size_px, network_size_px).eval()
+    return FrameInFrameOut(
+        generator,
+        network_size_px=network_size_px if network_size_px != frame_size_px else None,
+        input_channels=input_channels,
+        output_channels=output_channels,
+    ).eval()
+
+
 def folded(generator: nn.Module) -> nn.Module:
     """A copy whose BatchNorm layers are part of the convolutions before them, computed in FP32.
 
@@ -134,13 +211,14 @@ def onnx_from_generator(
         input_channels: of the generator: 3 (RGB) or 1 (grey).
         output_channels: the same of what it draws.
     """
-    resizes = meta.network_size_px != meta.frame_size_px
-    wrapped = FrameInFrameOut(
+    wrapped = frame_in_frame_out(
         folded(generator),
-        network_size_px=meta.network_size_px if resizes else None,
+        meta.frame_size_px,
+        meta.network_size_px,
         input_channels=input_channels,
         output_channels=output_channels,
-    ).eval()
+        dynamic=meta.dynamic,
+    )
     frames = torch.zeros((meta.batch, *meta.frame_size_px, 3), dtype=torch.uint8)
     if meta.dynamic:
         # The exporter takes a size that is 1 while it traces for a fixed one.

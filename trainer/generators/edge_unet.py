@@ -161,10 +161,9 @@ class EdgeUNet(RetouchingGenerator):
     def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         _, fine = self.trunk(normalised(x) if self.input_norm else x)
         share = torch.sigmoid(self.share(fine))
-        gain = functional.interpolate(
-            torch.cat([share] * x.shape[1], dim=1), scale_factor=float(STEM), mode="bilinear"
-        )
-        return gain, functional.pixel_shuffle(self.head(fine), STEM)
+        share = functional.interpolate(share, scale_factor=float(STEM), mode="bilinear")
+        offset = functional.pixel_shuffle(self.head(fine), STEM)
+        return torch.cat([share] * x.shape[1], dim=1), offset
 
 
 def scaled(channels: int, ngf: int) -> int:

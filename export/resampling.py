@@ -1,0 +1,136 @@
+"""A picture of one size as one of another, in [N, H, W, C], by two small matrix products.
+
+A smaller picture has the averages of the pixels that it covers, as training pictures have that
+were resized by area; a larger one is interpolated, bilinear, centres on centres. ONNX's Resize
+can do neither fast: it has no average, and in [N, H, W, C] ONNX Runtime computes it value by
+value. Two sizes have a common period (1080 pixels of 256: 8 times 135 of 32), so that one small
+matrix serves all periods of an axis, and its product lies in memory as the picture does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from export.verify import Size
+
+_LONGEST_PERIOD = (32, 256)
+"""Pixels of the smaller and of the larger picture; past them the larger one is padded."""
+
+
+class Resampling(nn.Module):
+    """From one size to another, each axis for itself; exact, and the same in every engine."""
+
+    def __init__(self, size_px: Size, to_px: Size, channels: int = 3) -> None:
+        """Work out the matrices.
+
+        Args:
+            size_px: (height, width) of what comes in.
+            to_px: (height, width) of what goes out.
+            channels: of both.
+        """
+        super().__init__()
+        rows, columns = (axis_between(*sides) for sides in zip(size_px, to_px, strict=True))
+        self.size_px, self.to_px, self.channels = size_px, to_px, channels
+        self._rows, self._columns = rows, columns
+        # [T * C, B * C]: a colour takes of its own alone.
+        apart = columns.weights.T[:, None, :, None] * torch.eye(channels)[:, None]
+        mixed = apart.reshape(-1, columns.weights.shape[0] * channels)
+        for name, tensor in (
+            ("row_taps", rows.taps),
+            ("row_weights", rows.weights),
+            ("column_taps", columns.taps),
+            ("column_weights", mixed),
+        ):
+            self.register_buffer(name, tensor, persistent=False)
+
+    row_taps: Tensor
+    row_weights: Tensor
+    column_taps: Tensor
+    column_weights: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [N, H, W, C] of `size_px` to the same of `to_px`."""
+        if not self._columns.in_order:
+            x = x.index_select(2, self.column_taps)
+        if not self._rows.in_order:
+            x = x.index_select(1, self.row_taps)
+        # First the axis that leaves less to do for the other.
+        if self.to_px[1] < self.size_px[1]:
+            return self._along_rows(self._along_columns(x))
+        return self._along_columns(self._along_rows(x))
+
+    def _along_rows(self, x: Tensor) -> Tensor:
+        axis = self._rows
+        if axis.does_nothing:
+            return x
+        batch, _, width, channels = x.shape
+        periods = x.reshape(-1, axis.weights.shape[1], width * channels)
+        made = torch.matmul(self.row_weights, periods)
+        return made.reshape(batch, -1, width, channels)[:, : axis.length]
+
+    def _along_columns(self, x: Tensor) -> Tensor:
+        axis = self._columns
+        if axis.does_nothing:
+            return x
+        batch, height, _, channels = x.shape
+        made = torch.matmul(x.reshape(-1, self.column_weights.shape[0]), self.column_weights)
+        return made.reshape(batch, height, -1, channels)[:, :, : axis.length]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one axis goes from one length to another, period by period."""
+
+    length: int
+    """Pixels that are wanted; the last period may give more."""
+    taps: Tensor
+    """int64 [periods * T]: the pixels that each period looks at, one period behind the other."""
+    weights: Tensor
+    """float [B, T]: what each of a period's B pixels takes of them."""
+    in_order: bool
+    """Whether the taps are all pixels as they lie."""
+
+    @property
+    def does_nothing(self) -> bool:
+        return self.in_order and self.weights.shape == (1, 1)
+
+
+def axis_between(length: int, to: int) -> Axis:
+    """The axis from `length` pixels to `to`: averages where it shrinks, bilinear where it grows.
+
+    Where the lengths have no short period, the longer one is taken as a few pixels longer, its
+    last pixel repeated: the picture moves by less than a pixel of the shorter one.
+    """
+    small, large = min(length, to), max(length, to)
+    whole = next(padded for padded in count(large) if _has_short_period(small, padded))
+    shrinks = to < length
+    source, target = (whole, small) if shrinks else (small, whole)
+    periods = math.gcd(small, whole)
+    inside, made = source // periods, target // periods
+    beside = 1 if to > length else 0
+    weights = torch.zeros((made, inside + 2 * beside), dtype=torch.float64)
+    for pixel in range(made):
+        if shrinks:
+            first, last = pixel * inside / made, (pixel + 1) * inside / made
+            for tap in range(inside):
+                covered = min(last, tap + 1) - max(first, tap)
+                weights[pixel, tap] = max(covered, 0.0) / (last - first)
+        else:
+            place = (pixel + 0.5) * inside / made - 0.5 + beside
+            weights[pixel, math.floor(place)] += 1 - place % 1
+            if place % 1:
+                weights[pixel, math.floor(place) + 1] += place % 1
+    starts = torch.arange(periods)[:, None] * inside
+    taps = (starts + torch.arange(-beside, inside + beside)).reshape(-1).clamp(0, length - 1)
+    in_order = torch.equal(taps, torch.arange(length))
+    return Axis(to, taps, weights.to(torch.float32), in_order)
+
+
+def _has_short_period(small: int, large: int) -> bool:
+    periods = math.gcd(small, large)
+    return small // periods <= _LONGEST_PERIOD[0] and large // periods <= _LONGEST_PERIOD[1]
