@@ -69,8 +69,13 @@ class Relight(RetouchingGenerator):
         mixed = (matrix * (small[:, None] + 1)).sum(2) + 2 * colour[:, COLOURS**2 :]
         offset = shade * mixed - 1 - gain * small
         gain, offset = _enlarged(torch.cat([gain, offset], dim=1), STEM).chunk(2, dim=1)
-        light = functional.relu(functional.pixel_shuffle(self.light(fine), STEM))
+        light = functional.relu(_softened(functional.pixel_shuffle(self.light(fine), STEM)))
         return gain, offset + 2 * self.lamps(light)
+
+
+def _softened(light: Tensor) -> Tensor:
+    """The mean over 3x3 pixels: the edges of depth-to-space's blocks cannot be seen then."""
+    return functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _enlarged(x: Tensor, factor: int) -> Tensor:
