@@ -13,6 +13,7 @@ Integer-Arithmetic-Only Inference", CVPR 2018; the straight-through estimator of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, distributed, nn
 LARGEST_WEIGHT = 63
 """Seven bits, as the CPU's form of INT8 has them."""
 LARGEST_ACTIVATION = 255
+FEWEST_PRODUCTS = 8
+"""Of one output value: a convolution with fewer stays in FP32, as `export/quantize.py` says."""
 SETTLING_PASSES = 100
 """Forward passes in training mode that may widen the range of a convolution's input."""
 _TINY = torch.finfo(torch.float32).tiny
@@ -42,6 +45,7 @@ class FakeQuant(nn.Module):
             name: module
             for name, module in generator.named_modules()
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+            and _products(module) >= FEWEST_PRODUCTS
         }
         self.inputs = nn.ModuleDict({_key(name): InputRange() for name in self._convolutions})
         """By name of the convolution, with `/` for `.`, which torch keeps for itself."""
@@ -113,6 +117,12 @@ class InputRange(nn.Module):
         self.low.copy_(torch.where(unsettled, torch.minimum(self.low, low), self.low))
         self.high.copy_(torch.where(unsettled, torch.maximum(self.high, high), self.high))
         self.passes += unsettled
+
+
+def _products(convolution: nn.Conv2d | nn.ConvTranspose2d) -> int:
+    """Of one output value; for a transposed one, of all phases of its stride."""
+    inputs = convolution.in_channels // convolution.groups
+    return inputs * math.prod(convolution.kernel_size)
 
 
 def rounded_weights(convolution: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
