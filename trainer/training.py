@@ -351,7 +351,8 @@ class Training:
         if self.config.compile and not (
             self.config.objective.gan_mode == "wgangp" and isinstance(network, PatchDiscriminator)
         ):
-            return torch.compile(made)
+            # A run has one size; a network of open sizes is slower, and the compiler fails at some.
+            return torch.compile(made, dynamic=False)
         return made
 
     @contextmanager
