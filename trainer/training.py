@@ -351,7 +351,7 @@ class Training:
         if self.config.compile and not (
             self.config.objective.gan_mode == "wgangp" and isinstance(network, PatchDiscriminator)
         ):
-            # A run has one size; a network of open sizes is slower, and the compiler fails at some.
+            # A run has one size; a network of open sizes is slower, and some fail to compile.
             return torch.compile(made, dynamic=False)
         return made
 
