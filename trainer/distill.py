@@ -138,9 +138,7 @@ class Distillation:
                 nn.Conv2d(student.channels, teacher.channels, 1) for student, teacher in pairs
             ).to(**place)  # type: ignore[call-overload]
         self.teacher = Tapped(network, blocks)
-        self._look = (
-            torch.compile(self.teacher, dynamic=False) if config.compile else self.teacher
-        )
+        self._look = torch.compile(self.teacher, dynamic=False) if config.compile else self.teacher
 
     def tapped(self, student: nn.Module) -> nn.Module:
         """`student` in a form whose forward pass returns its picture and its adapted features.
