@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.frontier_recipes import SCENES, Source, root_of
 from export.checkpoints import Checkpoint, open_checkpoint
@@ -24,6 +22,7 @@ from export.ui import Say, Ui
 from runtime.artifact import meta_of_onnx
 from runtime.errors import UserError
 from runtime.files import write_text, written_whole
+from trainer.catalogue import macs_of_generator
 from trainer.checkpoint import TRAINING_FILE, load_training
 
 MEASURED = "measured.json"
@@ -260,15 +259,6 @@ def _past(run: Path) -> tuple[int | None, str | None]:
         return None, None
     state = load_training(run)
     return state.step * state.config.batch_size * state.config.accumulate, state.config.init
-
-
-def macs_of_generator(generator: nn.Module, channels: int, side_px: int) -> int:
-    """Multiply-accumulates of all convolutions for one square picture, counted where they are
-    done: of a transposed one at its input."""
-    picture = torch.zeros(1, channels, side_px, side_px)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        generator(picture)
-    return int(counter.get_total_flops()) // 2
 
 
 def export_through_gate(

@@ -122,7 +122,7 @@ class RetouchedFrame(nn.Module):
         gain, offset = self.generator.retouch(small * (1 / 127.5) - 1.0)
         # A cast to bytes cuts off what is behind the point.
         lift = 127.5 * (offset - gain) + (127.5 + 0.5)
-        gain, lift = (self.large(self._as_frames(part.expand_as(small))) for part in (gain, lift))
+        gain, lift = (self.large(self._as_frames(part)) for part in (gain, lift))
         drawn: Tensor = (levels * gain + lift).clamp(0.0, 255.0).to(torch.uint8)
         return drawn
 

@@ -35,16 +35,13 @@ from benchmarks.frontier_rows import (
     Measuring,
     Row,
     export_through_gate,
-    macs_of_generator,
 )
 from export.checkpoints import open_checkpoint
 from runtime.errors import UserError
-from trainer.catalogue import macs_of
 from trainer.checkpoint import load_training, save_training
 from trainer.cli import train as p2p_train
 from trainer.config import GENERATORS, GeneratorConfig
 from trainer.errors import DataError
-from trainer.generators import build_generator
 from trainer.scenes import draw_pair
 
 TRAINING = "--ngf 8 --ndf 4 --crop-size 64 --load-size 64"
@@ -217,11 +214,6 @@ def test_an_export_that_crashes_is_told_and_not_taken_for_a_failed_gate(
 
 
 # ------------------------------------------------------------------------------ what it says
-
-
-def test_macs_are_those_of_the_catalogue():
-    config = GeneratorConfig("relight_s", ngf=8)
-    assert macs_of_generator(build_generator(config).eval(), 3, 64) == macs_of(config, 64)
 
 
 def test_the_frontier_is_what_nothing_else_beats_in_both():

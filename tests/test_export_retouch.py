@@ -89,7 +89,7 @@ class Fixed(RetouchingGenerator):
     def retouch(self, x):
         self.seen = x
         colours = torch.tensor(self.offset, dtype=torch.float32).reshape(1, 3, 1, 1)
-        return torch.full_like(x[:, :1], self.gain), colours.expand_as(x)
+        return torch.full_like(x, self.gain), colours.expand_as(x)
 
 
 def drawn(generator, frame, network_px=NETWORK_PX):

@@ -74,7 +74,16 @@ def macs_of(config: GeneratorConfig, side_px: int) -> int:
     A convolution does each at an output pixel, a transposed one at an input pixel: what is
     multiplied with inserted zeros is not counted. torch counts two operations for each.
     """
-    return _macs(_without_values(config), config, side_px)
+    return macs_of_generator(_without_values(config), config.input_channels, side_px)
+
+
+def macs_of_generator(generator: nn.Module, channels: int, side_px: int) -> int:
+    """The same of a network that is there, on its own device, `meta` too."""
+    device = next(generator.parameters()).device
+    picture = torch.zeros(1, channels, side_px, side_px, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator(picture)
+    return int(counter.get_total_flops()) // 2
 
 
 def markdown_table(rows: Sequence[ModelRow]) -> str:
@@ -98,7 +107,7 @@ def _row(config: GeneratorConfig) -> ModelRow:
         name=config.name,
         description=DESCRIPTIONS[config.name],
         parameters=sum(values.numel() for values in generator.parameters()),
-        macs=_macs(generator, config, side_px),
+        macs=macs_of_generator(generator, config.input_channels, side_px),
         side_px=side_px,
         size_multiple=config.size_multiple,
     )
@@ -107,10 +116,3 @@ def _row(config: GeneratorConfig) -> ModelRow:
 def _without_values(config: GeneratorConfig) -> nn.Module:
     with torch.device("meta"):
         return build_generator(config).eval()
-
-
-def _macs(generator: nn.Module, config: GeneratorConfig, side_px: int) -> int:
-    picture = torch.empty(1, config.input_channels, side_px, side_px, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        generator(picture)
-    return int(counter.get_total_flops()) // 2

@@ -27,7 +27,7 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
         return retouching
     if config.input_norm:
         plain = build_generator(replace(config, input_norm=False))
-        return NormalisedInput(plain, config.input_channels)
+        return NormalisedInput(plain)
     sizes = (config.ngf, config.input_channels, config.output_channels)
     layers = (config.norm, config.dropout)
     name, upsample = config.name, config.upsample

@@ -12,23 +12,22 @@ _SPREAD = 0.5
 
 
 class NormalisedInput(nn.Module):
-    """Each channel of each frame brought to mean 0 and deviation 1/2 before the generator sees it.
+    """A generator that sees each frame `normalised`.
 
     What the camera's exposure and white balance did is then gone, so that the generator does not
     have to learn all of their combinations. It costs two sums over the frame; all that comes
     behind folds and quantises as before.
     """
 
-    def __init__(self, generator: nn.Module, channels: int) -> None:
+    def __init__(self, generator: nn.Module) -> None:
         super().__init__()
-        self.norm_of_input = nn.InstanceNorm2d(channels, eps=_LEAST_SPREAD**2)
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W], -1 to 1, to the same."""
-        return self.generator(_SPREAD * self.norm_of_input(x))  # type: ignore[no-any-return]
+        return self.generator(normalised(x))  # type: ignore[no-any-return]
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Each channel of each frame brought to mean 0 and deviation 1/2."""
+    """float [N, C, H, W] with each channel of each frame brought to mean 0 and deviation 1/2."""
     return _SPREAD * functional.instance_norm(x, eps=_LEAST_SPREAD**2)
