@@ -35,7 +35,7 @@ demo: install
 
 test: install lint types
 	tools/test-packages.sh
-	$(BIN)/python -m pytest
+	tools/run-tests.sh
 
 lint: install
 	$(BIN)/ruff check .

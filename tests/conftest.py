@@ -12,6 +12,13 @@ from pairs import write_training_pairs
 
 from runtime.sources.synthetic import SyntheticSource
 
+_LONGEST = ("test_training_parallel", "test_export_generators", "test_export_cli")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first: else one worker is left with them at the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory):

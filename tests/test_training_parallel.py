@@ -50,16 +50,11 @@ def losses(run):
     return [[line[f"loss/{name}"] for name in ("g_l1", "g_gan", "d_loss")] for line in lines]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(
-    data, tmp_path, accumulate
-):
+def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     settings = (*TINY, "--norm", "none", "--norm-d", "none", "--steps", "20", "--lr", "1e-3")
-    done(train, data, *settings, "--batch-size", 2 * accumulate, "--out", one)
-    ended = torchrun(
-        data, *settings, "--batch-size", "1", "--accumulate", accumulate, "--out", two
-    )
+    done(train, data, *settings, "--batch-size", 2, "--out", one)
+    ended = torchrun(data, *settings, "--batch-size", "1", "--out", two)
     assert ended.returncode == 0, ended.stderr
     assert "in each of 2 processes" in ended.stderr
     assert ended.stderr.count("held out   L1") == 1, "the first process alone speaks"

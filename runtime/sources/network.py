@@ -18,6 +18,8 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "udp")
 """`udp://@:5000` listens for what `--sink udp://HOST:5000` sends, an MPEG transport stream."""
 
 _FIRST_IS_NEW_FOR_NS = 100_000_000
+_FAILED_READS = 20
+_BETWEEN_READS_S = 0.05
 
 
 class _Stream(Protocol):
@@ -157,10 +159,15 @@ class NetworkSource:
     def _first(self, address: Address) -> tuple[Image, int]:
         """The first picture; one that can be decoded may be a few seconds behind the start."""
         until_s = time.monotonic() + OPEN_TIMEOUT_S
+        failed = 0
         while (picture := self._stream.read()) is None:
-            ended = until_s - time.monotonic() < OPEN_TIMEOUT_S - READ_TIMEOUT_S / 2
-            if not ended or isinstance(self._stream, MjpegStream) or time.monotonic() > until_s:
+            if isinstance(self._stream, MjpegStream) or time.monotonic() > until_s:
                 break
+            # One that has ended fails at once, each time; one that begins may fail a few times.
+            failed += 1
+            if failed == _FAILED_READS:
+                break
+            time.sleep(_BETWEEN_READS_S)
         if picture is not None:
             return picture
         if address.scheme in ("rtsp", "rtsps"):
