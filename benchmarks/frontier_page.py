@@ -24,6 +24,7 @@ from runtime.files import write_text
 from runtime.translator import Translator
 from trainer.data import Pairs, open_pairs
 from trainer.metrics import quality_of
+from trainer.some_pairs import some_of
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1400px;padding:0 1rem;
@@ -112,8 +113,8 @@ def _student(
             columns[f"{student.row.name}, INT8"] = judged
         size_px = student.row.size_px
         errors = []
-        count = min(student.row.settings.get("count") or len(pairs), len(pairs))
-        for index in range(count):  # those that were measured
+        pairs = some_of(pairs, student.row.settings.get("count"))  # those that were measured
+        for index in range(len(pairs)):
             before, target = pairs.pair(index, size_px)
             errors.append(quality_of(judged(before), target).l1)
         parts = [f"<p class=note>{escape(_told(student, large, word))}</p>"]

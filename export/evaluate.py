@@ -31,6 +31,7 @@ from trainer.distributions import ENOUGH_PICTURES, Inception, SeenByInception
 from trainer.errors import DataError
 from trainer.metrics import Quality, gradient_energy, mean_quality, ms_ssim_of, quality_of
 from trainer.perceptual_distance import PerceptualDistance
+from trainer.some_pairs import some_of
 from trainer.wasserstein import COARSEST_PX, sliced_wasserstein
 
 KEPT_BYTES = 512 << 20
@@ -50,8 +51,8 @@ class EvalSettings:
     task: str | None = None
     """What the inputs are, see `TrainConfig.task`; None: as trained, else pairs."""
     count: int | None = None
-    """At most so many pairs or frames; None: all pairs, or as many frames as
-    `evaluate_video` takes."""
+    """At most so many pairs, evenly over all, or so many first frames; None: all pairs, or as
+    many frames as `evaluate_video` takes."""
     norm_stats: str | None = None
     """`running` or `batch`, of BatchNorm; None: as it would be exported."""
     lpips_weights: Path | None = None
@@ -216,8 +217,8 @@ def _evaluate_pairs(opened: _Opened, data: str, settings: EvalSettings, ui: Ui) 
     perceptual = PerceptualDistance(settings.lpips_weights) if settings.lpips_weights else None
     inception = Inception(settings.inception) if settings.inception else None
     task = settings.task or opened.task
-    pairs = open_pairs(data, settings.direction or opened.direction, task)
-    total = min(settings.count or len(pairs), len(pairs))
+    pairs = some_of(open_pairs(data, settings.direction or opened.direction, task), settings.count)
+    total = len(pairs)
     if inception is not None and total < 2:
         raise DataError(
             f"--inception with {total} pair of {data}",

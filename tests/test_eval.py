@@ -25,6 +25,8 @@ from export.subjects import torch_draws
 from runtime.artifact import meta_of_onnx
 from trainer.checkpoint import load_generator, save_generator
 from trainer.config import GeneratorConfig
+from trainer.data import open_pairs
+from trainer.some_pairs import some_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,9 +113,17 @@ def test_what_small_pictures_do_not_allow_is_null_and_told(run_folder, pairs, tm
     assert model["l1"] < 1
 
 
-def test_count_takes_the_first_pairs(negative, large_pairs, tmp_path):
+def test_count_takes_so_many_pairs(negative, large_pairs, tmp_path):
     rows = rows_of(negative, large_pairs, tmp_path, "--count", 1)
     assert rows["mean_target"]["l1"] == 0, "the mean of one target is that target"
+
+
+def test_some_pairs_are_evenly_over_all_and_keep_their_names(training_pairs):
+    every = open_pairs(training_pairs / "train", "AtoB")
+    some = some_of(every, 3)
+    assert [some.name(index) for index in range(len(some))] == [every.name(i) for i in (0, 2, 5)]
+    assert (some.pair(2, 32)[0] == every.pair(5, 32)[0]).all()
+    assert some_of(every, 8) is some_of(every, None) is every
 
 
 def test_lpips_fid_and_inception_score_come_with_local_weights(negative, large_pairs, tmp_path):
