@@ -40,6 +40,7 @@ test: install lint types
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python benchmarks/readme_table.py --check
 
 types: install
 	$(BIN)/mypy

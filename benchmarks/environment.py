@@ -17,6 +17,7 @@ LIBRARIES = (
     "opencv-python-headless",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "torch",
     "onnx",
     "tensorrt",

@@ -9,25 +9,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.environment import environment, load_average
 from benchmarks.frontier_rows import FP32, INT8, STOCK, Job
 from benchmarks.measure import OnProgress
+from benchmarks.peers import PeerRow, peers_of
+from benchmarks.rows import NotRun
 from benchmarks.timing import Distribution, percentile, rotated
 from export.checkpoints import open_checkpoint
+from runtime.artifact import meta_of_onnx
 from runtime.engines import open_engine
 from runtime.engines.base import threads_each
 from runtime.errors import EngineError, UserError
 from runtime.files import write_text
+from runtime.frame import Image
 from trainer.data import open_pairs
 
 FILE = "latency.json"
@@ -40,8 +41,9 @@ WAYS = {
     "openvino_stock": "OpenVINO, as torch exports it",
     "openvino_fp32": "OpenVINO, ours FP32",
 }
-"""In which a generator is run. Ours take and give uint8 frames, the others float tensors that
-somebody else has to make of them: what that costs is not in their figures."""
+"""In which a generator is run. Ours take and give uint8 frames. The others (`benchmarks.peers`,
+which says how each is set up) take what is made of a frame beforehand, float tensors most of
+them: what that costs is not in their figures."""
 WARM_UP = 3
 """Rounds that are not measured."""
 _REST_S = 0.02
@@ -177,84 +179,58 @@ def _ways(
 ) -> dict[str, _Once]:
     checkpoint = open_checkpoint(job.run)
     frame = open_pairs(job.source.held_out, job.source.direction).pair(0, checkpoint.size_px)[0]
-    picture = _as_planes(frame, checkpoint.input_channels)
-    ways: dict[str, _Once] = {"torch": _torch_once(checkpoint.generator, picture)}
-    if timing.compile:
-        ways["compile"] = _torch_once(torch.compile(checkpoint.generator), picture)
-    for way, path in (("ort_fp32", job.export / FP32), ("ort_int8", job.export / INT8)):
-        if path.is_file():
-            engine = open_engine(path, "onnxruntime", threads)
-            opened.callback(engine.close)
-            ways[way] = lambda engine=engine: engine.infer(frame[None])  # type: ignore[misc]
-        else:
+    ways = _peer_ways(job, timing, threads, frame, opened, notes)
+    for way, path, library in (
+        ("ort_fp32", job.export / FP32, "onnxruntime"),
+        ("ort_int8", job.export / INT8, "onnxruntime"),
+        ("openvino_fp32", job.export / FP32, "openvino"),
+    ):
+        if not path.is_file():
             notes.append(f"{job.name}: no {path.name}, which did not pass the gate")
-    stock = job.folder / STOCK
-    if stock.is_file():
-        ways["ort_stock"] = _ort_once(stock, picture, threads)
-    try:
-        if stock.is_file():
-            ways["openvino_stock"] = _openvino_once(stock, picture, threads)
-        if (job.export / FP32).is_file():
-            ways["openvino_fp32"] = _openvino_once(job.export / FP32, frame[None], threads)
-    except EngineError as error:
-        if str(error) not in notes:
+            continue
+        try:
+            engine = open_engine(path, library, threads)
+        except EngineError as error:
             notes.append(str(error))
+            continue
+        opened.callback(engine.close)
+        ways[way] = partial(engine.infer, frame[None])
+    notes[:] = dict.fromkeys(notes)
     return ways
 
 
-def _as_planes(frame: NDArray[np.uint8], channels: int) -> NDArray[np.float32]:
-    """uint8 [H, W, 3] BGR as float [1, channels, H, W], -1 to 1."""
-    code = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY
-    rgb = np.atleast_3d(cv2.cvtColor(frame, code)).astype(np.float32) / 127.5 - 1
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
-
-
-def _torch_once(generator: Callable[[Any], Any], picture: NDArray[np.float32]) -> _Once:
-    tensor = torch.from_numpy(picture)
-
-    def once() -> object:
-        with torch.inference_mode():
-            return generator(tensor)
-
-    return once
-
-
-def _ort_once(path: Path, picture: NDArray[np.float32], threads: int) -> _Once:
-    """ONNX Runtime with its defaults, and as many threads as the others."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # others have their turn
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    fed = {session.get_inputs()[0].name: picture}
-    return lambda: session.run(None, fed)
-
-
-def _openvino_once(path: Path, frames: NDArray[Any], threads: int) -> _Once:
-    """OpenVINO with its defaults, which take bfloat16 where the processor has it."""
-    options = {"INFERENCE_NUM_THREADS": threads}
-    request = _openvino_core(path).compile_model(str(path), "CPU", options).create_infer_request()
-    return lambda: request.infer([frames], share_inputs=True, share_outputs=True)
-
-
-@cache
-def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
-
-
-def _openvino_core(path: Path) -> Any:
-    try:
-        return _core()
-    except ImportError as error:
-        raise EngineError(
-            f"OpenVINO, which {path.name} was to be timed with, is not installed",
-            "the package openvino",
-            "pip install 'pix2pix-edge[openvino]'",
-        ) from error
+def _peer_ways(
+    job: Job,
+    timing: Timing,
+    threads: int,
+    frame: Image,
+    opened: ExitStack,
+    notes: list[str],
+) -> dict[str, _Once]:
+    """The peers as `benchmarks.peers` opens them, on a frame that they have prepared."""
+    stock = job.folder / STOCK
+    wanted = {"torch": "torch"}
+    if timing.compile:
+        wanted["torch_compile"] = "compile"
+    if stock.is_file():
+        wanted |= {"onnxruntime_stock": "ort_stock", "openvino": "openvino_stock"}
+    export = job.export / FP32
+    ways: dict[str, _Once] = {}
+    for row in peers_of(
+        job.run,
+        list(wanted),
+        threads=threads,
+        folder=job.folder,
+        like=meta_of_onnx(export) if export.is_file() else None,
+        device="cpu",
+        stock=stock if stock.is_file() else None,
+    ):
+        if isinstance(row, NotRun):
+            notes.append(row.why)
+        elif isinstance(row, PeerRow):
+            opened.callback(row.close)
+            ways[wanted[row.peer]] = partial(row.infer, row.prepare(frame))
+    return ways
 
 
 # -------------------------------------------------------------------------------------- on disk

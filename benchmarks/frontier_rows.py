@@ -11,17 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.frontier_recipes import SCENES, Source, root_of
+from benchmarks.stock import export_stock
 from export.checkpoints import Checkpoint, open_checkpoint
 from export.evaluate import EvalSettings, evaluate_model
 from export.job import ONNX_NAMES
-from export.to_onnx import quiet_exporter
 from export.ui import Say, Ui
 from runtime.artifact import meta_of_onnx
-from runtime.errors import UserError
-from runtime.files import write_text, written_whole
+from runtime.errors import ModelError, UserError
+from runtime.files import write_text
 from trainer.catalogue import macs_of_generator
 from trainer.checkpoint import TRAINING_FILE, load_training
 
@@ -308,15 +306,12 @@ def _training_folder(job: Job) -> str:
 def _export_stock(job: Job, checkpoint: Checkpoint, row: Row) -> None:
     """The generator as `torch.onnx.export` writes it by default: float in, float out."""
     side_px = checkpoint.size_px
-    picture = torch.zeros(1, checkpoint.input_channels, side_px, side_px)
-    (job.folder / STOCK).unlink(missing_ok=True)
+    path = job.folder / STOCK
+    path.unlink(missing_ok=True)
     try:
-        with quiet_exporter(), written_whole(job.folder / STOCK) as beside:
-            torch.onnx.export(
-                checkpoint.generator, (picture,), str(beside), external_data=False, verbose=False
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        row.notes.append(f"torch.onnx.export refused it: {str(error).splitlines()[0]}")
+        export_stock(checkpoint.generator, checkpoint.input_channels, (side_px, side_px), path)
+    except ModelError as error:
+        row.notes.append(error.received)
 
 
 def _evaluate(job: Job, how: Measuring, row: Row) -> None:

@@ -6,13 +6,10 @@ Also `python -m benchmarks.latency`. Everything that knows click is in this file
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +20,51 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 
 from rich.console import Console
 
+from benchmarks.clocks import ClockWatch
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment, load_average
-from benchmarks.measure import EndlessSource, Measured, NotRun, Result, measure
-from benchmarks.models import models_of, short_names
+from benchmarks.compare import (
+    ACROSS_MACHINES,
+    changes,
+    check_comparable,
+    other_settings,
+    table_of,
+)
+from benchmarks.ends import BUILTIN, existing_folder
+from benchmarks.environment import environment
+from benchmarks.latency_run import Settings, run_latency
+from benchmarks.measure import Plan
+from benchmarks.models import models_of
+from benchmarks.page import write_page
+from benchmarks.peers import PEERS
+from benchmarks.plot import SUFFIXES
 from benchmarks.progress import told_progress
-from benchmarks.report import MEANINGS, SCHEMA, tables, to_json
-from benchmarks.timing import round_sizes
+from benchmarks.report import tables
+from benchmarks.result_file import not_run, read_result, told_machine
 from runtime.engines import ENGINES
-from runtime.errors import SinkError, UserError
+from runtime.errors import UserError
 from runtime.files import write_text
-from runtime.sinks import Sink, open_sink
-from runtime.sources.synthetic import SyntheticSource
 
-BUILTIN = "builtin"
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-_BUILTIN_FRAMES = 60
-_BUILTIN_FPS = 30.0
-
+FRAMES = 100
 SOME_NOT_RUN = 1
+GOT_WORSE = 1
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was asked of a benchmark."""
+def _a_duration(_context: click.Context, _option: click.Parameter, value: float | None) -> Any:
+    if value is not None and not (0 < value < math.inf):
+        raise click.BadParameter(f"{value:g} is not a number of seconds above 0")
+    return value
 
-    source: str
-    """A URI as `runtime.sources.open_source` takes it, or `builtin`."""
-    sink: str
-    frames: int
-    """How many are measured of each model, in each way."""
-    warm_up: int
-    engine: str
-    threads: int | None
-    """CPU threads of one inference; None: the physical cores."""
+
+def _peers(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
+    if value in ("all", "none"):
+        return tuple(PEERS) if value == "all" else ()
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    for name in names:
+        if name not in PEERS:
+            raise click.BadParameter(
+                f"{name!r} is no peer; all, none, or some of {', '.join(PEERS)}"
+            )
+    return names
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -71,9 +79,24 @@ class Settings:
 @click.option(
     "--frames",
     type=click.IntRange(min=1),
-    default=100,
     metavar="N",
-    help="Frames that are measured of each model, in each way.",
+    help=f"Frames that are measured of each row, in each way.  [default: {FRAMES}]",
+)
+@click.option(
+    "--duration",
+    type=float,
+    callback=_a_duration,
+    metavar="SECONDS",
+    help="Instead of --frames: how long all rows together are measured.",
+)
+@click.option(
+    "--peers",
+    default="none",
+    metavar="NAMES",
+    callback=_peers,
+    help="Other programs that run the same checkpoint, measured in the same rounds: all, none, "
+    f"or some of {', '.join(PEERS)}, with commas. The checkpoint is the one that is named, or "
+    "that lies beside the model.",
 )
 @click.option(
     "--json",
@@ -90,6 +113,33 @@ class Settings:
     help="Where the picture goes (.png, .svg, .pdf).  [default: beside the JSON file]",
 )
 @click.option(
+    "--page",
+    "page_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where the HTML page goes.  [default: beside the JSON file]",
+)
+@click.option(
+    "--compare",
+    "old_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OLD.json",
+    help="Tell what changed since an older run on this machine, in this power mode; exit code 1 "
+    "if a row became slower, or its lead over a peer smaller, by more than --tolerance.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    metavar="PERCENT",
+    help="How much of a change --compare lets pass.",
+)
+@click.option(
+    ACROSS_MACHINES,
+    is_flag=True,
+    help="Let --compare take a run of another machine: then ratios alone decide.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="CPU threads of one inference.  [default: the physical cores]",
@@ -100,9 +150,27 @@ class Settings:
     type=click.IntRange(min=0),
     default=10,
     metavar="N",
-    help="Frames of each model that are translated before.",
+    help="Frames of each row that are translated before.",
 )
-@click.option("--engine", type=click.Choice(ENGINES), default="auto")
+@click.option(
+    "--engine",
+    "engines",
+    type=click.Choice(ENGINES),
+    multiple=True,
+    default=("auto",),
+    help="May be given several times: each file is run with each of them that loads it.",
+)
+@click.option(
+    "--roof",
+    is_flag=True,
+    help="Also measure what this machine could do at most, and tell each row's share of it.",
+)
+@click.option(
+    "--power",
+    is_flag=True,
+    help="Also measure what a frame costs in energy, where the machine has sensors: a Jetson, an "
+    "NVIDIA card, a processor's RAPL for root.",
+)
 @click.option(
     "--sink",
     default="none",
@@ -113,62 +181,71 @@ class Settings:
 def latency(
     models: tuple[str, ...],
     source: str,
-    frames: int,
+    frames: int | None,
+    duration: float | None,
+    peers: tuple[str, ...],
     json_path: Path | None,
     plot_path: Path | None,
+    page_path: Path | None,
+    old_path: Path | None,
+    tolerance: float,
+    across_machines: bool,
     threads: int | None,
     warm_up: int,
-    engine: str,
+    engines: tuple[str, ...],
+    roof: bool,
+    power: bool,
     sink: str,
 ) -> int:
-    """Measure what a frame costs, per stage and end to end, of each MODEL (.onnx, .engine, or a
-    folder that holds some).
+    """Measure what a frame costs, per stage and end to end, of each MODEL: an .onnx, an .engine,
+    a checkpoint (.safetensors, .pth, a run's folder: as PyTorch runs it), or a folder of models.
 
     Without MODEL, those of the newest export under runs/ are taken. Two numbers that differ: the
     LATENCY of one frame whose stages run one after the other, as from a live camera, and the
     THROUGHPUT over a file, where the stages of different frames overlap.
 
-    Exit code: 0; 1 if a MODEL that was named did not run; 2 for what the user can mend.
+    Exit code: 0; 1 if a MODEL that was named did not run, or --compare found a change for the
+    worse; 2 for what the user can mend.
     """
+    if frames is not None and duration is not None:
+        raise click.UsageError("--frames and --duration: give one of them")
     paths = models_of(models)
     json_path = json_path or _beside(paths) / "latency.json"
     plot_path = plot_path or json_path.with_suffix(".png")
-    _check_outputs(json_path, plot_path)
-    settings = Settings(source, sink, frames, warm_up, engine, threads)
-    names = short_names(paths)
-    around = environment()
-    with ExitStack() as opened:
-        stream = opened.enter_context(_opened_source(source))
-        target = opened.enter_context(_opened_sink(sink, stream))
-        on_progress = opened.enter_context(told_progress("measuring"))
-        results = measure(
-            paths,
-            stream,
-            target,
-            frames=frames,
-            warm_up=warm_up,
-            engine=engine,
-            threads=threads,
-            on_progress=on_progress,
-        )
-        described = {"source": stream.description, "sink": target.description}
-    around["load_average_1m_after"] = load_average()
-    measured = [result for result in results if isinstance(result, Measured)]
-    refused = [result for result in results if isinstance(result, NotRun)]
-    if not measured:
-        raise refused[0].error
+    page_path = page_path or json_path.with_suffix(".html")
+    _check_outputs(json_path, plot_path, page_path)
+    plan = Plan(frames or (None if duration else FRAMES), duration, warm_up)
+    engines = tuple(dict.fromkeys(engines))
+    settings = Settings(source, sink, plan, engines, peers, threads, roof, power)
+    named = [path for path in paths if _was_named(path, models)]
+    old = read_result(old_path) if old_path is not None else None
+    with ClockWatch() as clocks:
+        around = {**environment(), "clocks": clocks.to_json()}
+        if old is not None and old_path is not None:
+            check_comparable(
+                old["environment"], around, old_path.name, across_machines=across_machines
+            )
+        with told_progress("measuring") as on_progress:
+            outcome = run_latency(paths, named, settings, around, clocks, on_progress)
+    result = outcome.result
     console = Console(highlight=False)
-    console.print(tables(results, names))
-    for result, name in zip(results, names, strict=True):
-        if isinstance(result, NotRun):
-            console.print(f"not run  {name}: {result.why}", soft_wrap=True, markup=False)
-    _write_json(json_path, results, settings, described, around)
-    _tell_conditions(console, settings, described, around)
-    console.print(f"numbers  {json_path}", soft_wrap=True, markup=False)
-    if _drew(measured, paths, names, described, around, plot_path):
-        console.print(f"picture  {plot_path}", soft_wrap=True, markup=False)
-    named = {Path(model) for model in models}
-    return SOME_NOT_RUN if any(result.path in named for result in refused) else 0
+    console.print(tables(result))
+    write_text(json_path, json.dumps(result, indent=1) + "\n")
+    _tell_conditions(console, result)
+    _say(console, f"numbers  {json_path}")
+    write_page(result, page_path)
+    _say(console, f"page     {page_path}")
+    if _drew(result, plot_path):
+        _say(console, f"picture  {plot_path}")
+    worse = False
+    if old is not None:
+        worse = _compared(console, old, result, tolerance, across_machines)
+    return SOME_NOT_RUN if outcome.failed else GOT_WORSE if worse else 0
+
+
+def _was_named(path: Path, models: Sequence[str]) -> bool:
+    """Whether a path is a MODEL, or all that the folder which is one holds."""
+    return any(path == Path(model) for model in models)
 
 
 def _beside(paths: Sequence[Path]) -> Path:
@@ -176,144 +253,51 @@ def _beside(paths: Sequence[Path]) -> Path:
     return next((path.parent for path in paths if path.is_file()), Path())
 
 
-def _check_outputs(json_path: Path, plot_path: Path) -> None:
+def _check_outputs(json_path: Path, plot_path: Path, page_path: Path) -> None:
     """Tell before the measurement, not after it, that its results cannot be kept.
 
     Raises:
         UserError: a folder that may not be written to, or an unknown kind of picture.
     """
-    for path in (json_path, plot_path):
-        folder = _existing_folder(path)
+    for path in (json_path, plot_path, page_path):
+        folder = existing_folder(path)
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise UserError(
                 f"{path} cannot be written: {folder} is no folder that this user may write to",
                 "a folder that may be written to",
-                "name another file with --json and --plot",
+                "name another file with --json, --plot and --page",
             )
-    if plot_path.suffix.lower() not in PLOT_SUFFIXES:
+    if plot_path.suffix.lower() not in SUFFIXES:
         raise UserError(
-            f"cannot draw into {plot_path.name}", "one of " + ", ".join(PLOT_SUFFIXES), "rename it"
+            f"cannot draw into {plot_path.name}", "one of " + ", ".join(SUFFIXES), "rename it"
         )
 
 
-def _existing_folder(path: Path) -> Path:
-    """The nearest of a path's parents that exists."""
-    return next(parent for parent in path.absolute().parents if parent.exists())
-
-
-@contextmanager
-def _opened_source(uri: str) -> Iterator[EndlessSource]:
-    with tempfile.TemporaryDirectory(prefix="p2p-latency-") as folder:
-        if uri == BUILTIN:
-            clip = _draw_clip(Path(folder) / "drawn.mp4")
-            source = EndlessSource(str(clip))
-            source.description = source.description.replace(clip.name, "built-in video")
-        else:
-            source = EndlessSource(uri)
-        try:
-            yield source
-        finally:
-            source.let_go()
-
-
-def _draw_clip(path: Path) -> Path:
-    """A video as a camera's: 640x480, so that a model has to resize; real decoding costs time."""
-    drawn = SyntheticSource((480, 640), frames=_BUILTIN_FRAMES)
-    sink = open_sink(str(path), fps=_BUILTIN_FPS)
-    while (frame := drawn.read()) is not None:
-        sink.write(frame)
-    sink.close()
-    return path
-
-
-@contextmanager
-def _opened_sink(uri: str, source: EndlessSource) -> Iterator[Sink]:
-    """A sink whose files are written where the user would have them, and removed."""
-    with ExitStack() as opened:
-        name = uri.removeprefix("file://")
-        if uri != "none" and "://" not in name and not name.startswith("/dev/"):
-            folder = _existing_folder(Path(name))
-            try:
-                beside = tempfile.TemporaryDirectory(prefix=".p2p-latency-", dir=folder)
-            except OSError as error:
-                raise SinkError(
-                    f"the sink {uri} cannot be written: {folder}: {error.strerror}",
-                    "a folder that may be written to",
-                    "name another one, or measure with --sink none",
-                ) from error
-            uri = str(Path(opened.enter_context(beside)) / Path(name).name)
-        windowed = uri.startswith("display:")
-        sink = open_sink(uri, fps=None if windowed else source.fps, live=source.live)
-        opened.callback(sink.close, keep=False)
-        yield sink
-
-
-def _write_json(
-    path: Path,
-    results: Sequence[Result],
-    settings: Settings,
-    described: dict[str, str],
-    around: dict[str, Any],
-) -> None:
-    asked = asdict(settings)
-    values = {
-        "schema": SCHEMA,
-        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "meanings": MEANINGS,
-        "settings": {
-            **asked,
-            "source_description": described["source"],
-            "sink_description": described["sink"],
-            "rounds": round_sizes(settings.frames),
-        },
-        "environment": around,
-        "models": [to_json(result) for result in results],
-    }
-    write_text(path, json.dumps(values, indent=1) + "\n")
-
-
-def _tell_conditions(
-    console: Console, settings: Settings, described: dict[str, str], around: dict[str, Any]
-) -> None:
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
-    rounds = len(round_sizes(settings.frames))
-    say(
-        f"source   {described['source']}; {settings.frames} frames in {rounds} "
-        f"round{'s' if rounds > 1 else ''}, after {settings.warm_up} to warm up"
+def _tell_conditions(console: Console, result: Mapping[str, Any]) -> None:
+    settings = result["settings"]
+    for row in not_run(result):
+        _say(console, f"not run  {row['name']}: {row['why']}")
+    sizes = settings["rounds"]
+    _say(
+        console,
+        f"source   {settings['source_description']}; {sum(sizes)} frames in {len(sizes)} "
+        f"round{'s' if len(sizes) > 1 else ''}, after {settings['warm_up']} to warm up",
     )
-    say(f"sink     {described['sink']}")
-    say(f"machine  {_told_machine(around)}")
-    load, threads = around["load_average_1m"], around["cpu_threads"]
-    if load is not None and load > threads / 2:
-        say(
-            f"warning: other programs kept this machine busy (load {load:.1f} on {threads} "
-            "threads): these timings are noisy"
-        )
+    _say(console, f"sink     {settings['sink_description']}")
+    _say(console, f"machine  {told_machine(result['environment'])}")
+    for warning in result["warnings"]:
+        _say(console, f"warning: {warning}")
 
 
-def _told_machine(around: dict[str, Any]) -> str:
-    parts = [
-        around["jetson"],
-        around["power_mode"],
-        *around["gpus"],
-        f"{around['cpu']}, {around['cpu_threads']} threads",
-        around["os"],
-    ]
-    return ", ".join(part for part in parts if part)
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
-def _drew(
-    measured: Sequence[Measured],
-    paths: Sequence[Path],
-    names: Sequence[str],
-    described: dict[str, str],
-    around: dict[str, Any],
-    plot_path: Path,
-) -> bool:
+def _drew(result: Mapping[str, Any], plot_path: Path) -> bool:
+    from benchmarks.plot import draw
+
     try:
-        from benchmarks.plot import draw
+        draw(result, plot_path)
     except ImportError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise
@@ -321,13 +305,26 @@ def _drew(
             "no picture: matplotlib is not installed; pip install 'pix2pix-edge[bench]'", err=True
         )
         return False
-    names_of = dict(zip(paths, names, strict=True))
-    load = around["load_average_1m"]
-    subtitle = f"{_told_machine(around)}; {described['source']}" + (
-        "" if load is None else f"; load before: {load:.1f}"
-    )
-    draw(measured, [names_of[result.path] for result in measured], subtitle, plot_path)
     return True
+
+
+def _compared(
+    console: Console,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    tolerance_percent: float,
+    across_machines: bool,
+) -> bool:
+    """Tell what changed; whether something is worse than the tolerance allows."""
+    found = changes(old, new, across_machines=across_machines)
+    console.print(table_of(found, tolerance_percent))
+    for line in other_settings(old, new):
+        _say(console, f"warning: the settings differ: {line}")
+    worse = [change for change in found if change.worse(tolerance_percent)]
+    told = f"{len(worse)} of {len(found)} figures" if worse else "no figure"
+    told += f" worse by over {tolerance_percent:g} %"
+    _say(console, f"compared with the run of {old['created_at']}: {told}")
+    return bool(worse)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

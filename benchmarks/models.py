@@ -11,15 +11,19 @@ from runtime.errors import ModelError
 RUNS = Path("runs")
 _SUFFIXES = (".onnx", ".engine")
 _PRECISIONS = ("fp32", "fp16", "int8")
+_CHECKPOINTS = ("generator.safetensors", "latest_net_G.pth", "latest_net_G_A.pth")
+"""What `p2p-train`, pytorch-CycleGAN-and-pix2pix and pix2pixHD leave in a folder."""
+_CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def models_of(arguments: Sequence[str]) -> list[Path]:
-    """The files that the arguments name; a folder stands for the models in it.
+    """The files that the arguments name: models, engines and checkpoints.
 
-    Without arguments: those of the folder under `runs/` that was exported last.
+    A folder stands for the models in it, or, where there is none, for its checkpoint. Without
+    arguments: the models of the folder under `runs/` that was exported last.
 
     Raises:
-        ModelError: no arguments and nothing exported, or a folder without models.
+        ModelError: no arguments and nothing exported, or a folder with neither.
     """
     if not arguments:
         return newest_exported()
@@ -30,11 +34,25 @@ def models_of(arguments: Sequence[str]) -> list[Path]:
             paths.append(path)
         elif inside := models_in(path):
             paths += inside
+        elif checkpoint := checkpoint_in(path):
+            paths.append(checkpoint)
         else:
             raise ModelError(
-                f"no model in the folder {path}", ".onnx or .engine files", "run: p2p-export"
+                f"no model in the folder {path}",
+                ".onnx or .engine files, or a checkpoint",
+                "run: p2p-export",
             )
     return list(dict.fromkeys(paths))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is torch's own, by its suffix."""
+    return path.suffix.lower() in _CHECKPOINT_SUFFIXES
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """The weights that lie in a run's folder; None: there are none."""
+    return next((folder / name for name in _CHECKPOINTS if (folder / name).is_file()), None)
 
 
 def models_in(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The peer of the live benchmark: what one writes in an afternoon with OpenCV and ONNX Runtime.
+"""The plain peer of the benchmarks: what one writes in an afternoon with OpenCV and ONNX Runtime.
 
 `read`, resize, scale to -1..1 in numpy, `InferenceSession.run` with default options on what
 `torch.onnx.export` made of the generator, scale back, resize, show: one after the other. Frames
@@ -10,34 +10,35 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.stock import export_stock
 from runtime.frame import Frame, Image
 from runtime.sources.synthetic import SyntheticSource
 
 
 def export_plainly(checkpoint: Path, path: Path) -> None:
-    """Write a run's generator as `torch.onnx.export` makes it: float32 [1, 3, H, W], -1 to 1.
+    """Write a run's generator as `torch.onnx.export` makes it: float32 [1, C, H, W], -1 to 1.
 
     Args:
         checkpoint: a run's folder or a `generator.safetensors`.
         path: the ONNX file.
-    """
-    import torch
 
+    Raises:
+        ModelError: no checkpoint, or torch's exporter refuses it.
+    """
     from export.checkpoints import open_checkpoint
-    from export.to_onnx import quiet_exporter
 
     loaded = open_checkpoint(checkpoint)
-    size_px = loaded.size_px
-    picture = torch.zeros((1, loaded.input_channels, size_px, size_px))
-    with quiet_exporter():
-        torch.onnx.export(loaded.generator, (picture,), str(path), dynamo=True, verbose=False)
+    side_px = loaded.size_px
+    export_stock(loaded.generator, loaded.input_channels, (side_px, side_px), path)
 
 
 class PlainNetwork:
@@ -45,38 +46,66 @@ class PlainNetwork:
 
     Args:
         path: as `export_plainly` writes it, or one of our own frame-in frame-out files.
+        threads: of the session, which then does not spin between its calls, so that others can
+            be timed beside it; None: ONNX Runtime's defaults.
+        providers: of ONNX Runtime.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
         import onnxruntime as ort
 
-        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        [taken] = self._session.get_inputs()
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        self.session = ort.InferenceSession(str(path), options, providers=list(providers))
+        [taken] = self.session.get_inputs()
         self._name = taken.name
         self._takes_frames = taken.type == "tensor(uint8)"
+        self._dtype = np.float16 if taken.type == "tensor(float16)" else np.float32
         height, width = taken.shape[1:3] if self._takes_frames else taken.shape[2:4]
         self._size = (int(width), int(height))
+        self._grey = not self._takes_frames and taken.shape[1] == 1
 
     def __call__(self, image: Image) -> Image:
         """Translate one frame, uint8 [H, W, 3] BGR, to the same size."""
+        return self.finish(self.infer(self.prepare(image)), image)
+
+    def prepare(self, image: Image) -> NDArray[Any]:
+        """What the session takes of a frame: float [1, C, h, w], or uint8 [1, h, w, 3]."""
         small = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         if self._takes_frames:
-            translated = self._session.run(None, {self._name: small[np.newaxis]})[0][0]
-        else:
-            translated = self._run_float(small)
+            frames: NDArray[Any] = small[np.newaxis]
+            return frames
+        code = cv2.COLOR_BGR2GRAY if self._grey else cv2.COLOR_BGR2RGB
+        floats = np.atleast_3d(cv2.cvtColor(small, code)).astype(self._dtype) / 127.5 - 1
+        return np.ascontiguousarray(floats.transpose(2, 0, 1)[np.newaxis], self._dtype)
+
+    def infer(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """What the session gives for what `prepare` gave."""
+        drawn: NDArray[Any] = self.session.run(None, {self._name: batch})[0]
+        return drawn
+
+    def finish(self, drawn: NDArray[Any], image: Image) -> Image:
+        """What the session gave as uint8 [H, W, 3] BGR of the frame's size."""
         height, width = image.shape[:2]
-        result: Image = cv2.resize(translated, (width, height))
+        small = drawn[0] if self._takes_frames else _as_picture(drawn)
+        result: Image = cv2.resize(small, (width, height))
         return result
 
-    def _run_float(self, small: Image) -> Image:
-        rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
-        floats = rgb.astype(np.float32) / 127.5 - 1
-        batch = np.ascontiguousarray(floats.transpose(2, 0, 1)[np.newaxis])
-        drawn: NDArray[np.float32] = self._session.run(None, {self._name: batch})[0]
-        levels = (drawn[0].transpose(1, 2, 0) + 1) * 127.5
-        rgb = np.clip(np.round(levels), 0, 255).astype(np.uint8)
-        result: Image = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        return result
+
+def _as_picture(drawn: NDArray[Any]) -> Image:
+    levels = (drawn[0].transpose(1, 2, 0).astype(np.float32) + 1) * 127.5
+    picture = np.clip(np.round(levels), 0, 255).astype(np.uint8)
+    code = cv2.COLOR_RGB2BGR if picture.shape[2] == 3 else cv2.COLOR_GRAY2BGR
+    result: Image = cv2.cvtColor(picture, code)
+    return result
 
 
 class QueuedCamera:

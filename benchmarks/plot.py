@@ -1,112 +1,269 @@
-"""The measurement as a picture. The one file that needs matplotlib."""
+"""`python benchmarks/plot.py RESULT.json OUT.png`: a run of latency.py as a picture.
+
+Of each generator: where the time of a frame goes, how it is spread, and the ratio to each peer.
+Needs matplotlib.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import click
 
-from benchmarks.measure import END_TO_END, STAGES, Measured
-from benchmarks.timing import Distribution, percentile, rate_per_s
+if not __package__:  # called as a file: take its own clone, wherever it is called from
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.colors import STAGE_COLORS, row_color
+from benchmarks.command import exit_code_of
+from benchmarks.result_file import (
+    END_TO_END,
+    PEER,
+    STAGES,
+    Group,
+    end_to_end,
+    groups,
+    own_name,
+    ratios_in,
+    read_result,
+    shares_done,
+    shown_until,
+    stage_ms,
+    told_load,
+    told_machine,
+    told_ms,
+)
+from runtime.errors import UserError
 from runtime.files import written_whole
 
-_STAGE_COLORS = {
-    "capture": "#8da0cb",
-    "in": "#66c2a5",
-    "infer": "#fc8d62",
-    "out": "#a6d854",
-    "sink": "#e5c494",
-}
-_BAR_HEIGHT = 0.5
-_MODEL_COLORS = ("#d1495b", "#2e86ab", "#3b8b4c", "#7d5ba6", "#c77d0a", "#52606d")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".png", ".svg", ".pdf")
+_BAR_HEIGHT = 0.42
+_ROW_IN, _RATIO_IN = 0.62, 0.27
+_LEAST_IN = 2.7
+_LOG_FROM = 5.0
+"""An axis is logarithmic where its ends are so many times apart."""
+_LONG_NAME = 34
+_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def draw(results: Sequence[Measured], names: Sequence[str], subtitle: str, path: Path) -> None:
-    """Write a PNG: the stages of each model's latency, and how its latency is distributed.
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Write a picture of a run; whole or not there.
 
     Args:
-        results: models that ran, at least one.
-        names: what each is called.
-        subtitle: machine and source, in a line.
-        path: the picture; whole or not there.
+        result: as `benchmarks.result_file.read_result` gives it.
+        path: `.png`, `.svg` or `.pdf`.
 
     Raises:
-        UserError: it could not be written.
+        ImportError: matplotlib is not installed.
+        UserError: nothing was measured, an unknown kind of picture, or it could not be written.
     """
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(11, 3.0 + 0.8 * len(results)), dpi=120, layout="constrained")
-        figure.suptitle("Latency of one frame, one at a time", fontsize=13, fontweight="bold")
-        stages, distribution = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        _draw_stages(stages, results, names)
-        _draw_distribution(distribution, results, names)
-        figure.supxlabel(subtitle, fontsize=8, color="#666666")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    shown = groups(result)
+    if not shown:
+        raise UserError("nothing was measured", "a row that ran", "see why each did not run")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"cannot draw into {path.name}", "one of " + ", ".join(SUFFIXES), "rename it"
+        )
+    heights_in = [_height_in(result, group) for group in shown]
+    with mpl.rc_context(_STYLE):
+        size_in = (12.5, 1.0 + sum(heights_in))
+        figure = Figure(figsize=size_in, dpi=120, layout="constrained")
+        figure.suptitle("What a frame costs, one at a time", fontsize=13, fontweight="bold")
+        figure.supxlabel(_told(result), fontsize=8, color="#555555")
+        # Figures of their own: long names of one panel do not narrow the others.
+        parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights_in)
+        for part, group in zip(parts[:, 0], shown, strict=True):
+            _draw_group(part, result, group, group.generator if len(shown) > 1 else "")
         with written_whole(path) as beside:
             figure.savefig(beside)
 
 
-def _draw_stages(axes: Axes, results: Sequence[Measured], names: Sequence[str]) -> None:
-    rows = range(len(results))
-    left = [0.0] * len(results)
+def _draw_group(part: Any, result: Mapping[str, Any], group: Group, title: str) -> None:
+    ratios = ratios_in(result, group, END_TO_END)
+    above = part
+    if ratios:
+        heights_in = (_rows_in(group), _ratios_in(len(ratios)))
+        above, below = part.subfigures(2, 1, height_ratios=heights_in)
+        _draw_ratios(below.subplots(), ratios, group.generator)
+    stages, shares = above.subplots(1, 2, width_ratios=(1.3, 1))
+    _draw_stages(stages, result, group, title)
+    _draw_shares(shares, group)
+
+
+def _height_in(result: Mapping[str, Any], group: Group) -> float:
+    count = len(ratios_in(result, group, END_TO_END))
+    return _rows_in(group) + (_ratios_in(count) if count else 0.0)
+
+
+def _rows_in(group: Group) -> float:
+    return max(_LEAST_IN, 1.1 + _ROW_IN * len(group.rows))
+
+
+def _ratios_in(count: int) -> float:
+    return 0.9 + _RATIO_IN * count
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    around, settings = result["environment"], result["settings"]
+    parts = [
+        told_machine(around),
+        settings.get("source_description") or settings.get("source"),
+        told_load(around),
+        result["created_at"][:10],
+    ]
+    lines = ["; ".join(str(part) for part in parts if part)]
+    lines += [f"warning: {warning}" for warning in result["warnings"]]
+    return "\n".join(lines)
+
+
+def _draw_stages(axes: Axes, result: Mapping[str, Any], group: Group, title: str) -> None:
+    places = range(len(group.rows))
+    left = [0.0] * len(group.rows)
     for stage in STAGES:
-        widths = [_bar_ms(result, stage) for result in results]
-        axes.barh(
-            rows, widths, left=left, height=_BAR_HEIGHT, color=_STAGE_COLORS[stage], label=stage
-        )
+        widths = [stage_ms(result, row, stage) for row in group.rows]
+        color = STAGE_COLORS[stage]
+        axes.barh(places, widths, left=left, height=_BAR_HEIGHT, color=color, label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    for row, (result, end) in enumerate(zip(results, left, strict=True)):
-        told = Distribution.of(result.stages_ms[END_TO_END])
+    p99s = [end_to_end(row)["p99"] for row in group.rows]
+    axes.plot(p99s, places, "|", color="#1c2430", markersize=11, label="p99")
+    for place, row in enumerate(group.rows):
+        told = end_to_end(row)
         axes.annotate(
-            f"{told.p50:.1f} ms (p99 {told.p99:.1f})",
-            (end, row),
-            xytext=(6, 0),
+            f"{told_ms(told['p50'])} ms (p99 {told_ms(told['p99'])})",
+            (max(left[place], told["p99"]), place),
+            xytext=(7, 0),
             textcoords="offset points",
             va="center",
+            fontsize=8.5,
         )
+        values = (f"{stage} {told_ms(stage_ms(result, row, stage))}" for stage in STAGES)
         axes.annotate(  # most stages are too short to be seen in the bar
-            "   ".join(
-                f"{stage} {percentile(result.stages_ms[stage], 50):.1f}" for stage in STAGES
-            ),
-            (0, row + _BAR_HEIGHT / 2),
-            xytext=(2, -4),
+            "   ".join(values),
+            (0, place + _BAR_HEIGHT / 2),
+            xytext=(2, -2),
             textcoords="offset points",
             va="top",
-            fontsize=8,
+            fontsize=7,
             color="#555555",
         )
-    axes.set_yticks(rows, [_label(*pair) for pair in zip(results, names, strict=True)])
-    axes.set_ylim(len(results) - 0.3, -0.5)
-    axes.set_xlim(0, max(left) * 1.45)
-    axes.set_xlabel("milliseconds: the p50 of each stage")
+    axes.set_yticks(places, [_short(row["name"], group.generator) for row in group.rows])
+    for label, row in zip(axes.get_yticklabels(), group.rows, strict=True):
+        label.set_fontweight("normal" if row["role"] == PEER else "bold")
+    axes.set_ylim(len(group.rows) - 0.3, -0.5)
+    axes.set_xlim(0, max(*left, *p99s) * 1.4)
+    axes.set_xlabel("milliseconds: the p50 of each stage; bold: ours")
+    columns = len(STAGES) + 1
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(STAGES), frameon=False, handlelength=1
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        handlelength=1,
+        columnspacing=1.2,
+        title=title or None,
+        title_fontproperties={"weight": "bold", "size": 11},
+        alignment="left",
     )
 
 
-def _bar_ms(result: Measured, stage: str) -> float:
-    """The p50; waiting for a camera is no latency."""
-    if result.live and stage == "capture":
-        return 0.0
-    return percentile(result.stages_ms[stage], 50)
-
-
-def _label(result: Measured, name: str) -> str:
-    rate = rate_per_s(result.overlapped_ms)
-    return name if rate is None else f"{name}\n{rate:.1f} fps from a file"
-
-
-def _draw_distribution(axes: Axes, results: Sequence[Measured], names: Sequence[str]) -> None:
-    for number, (result, name) in enumerate(zip(results, names, strict=True)):
-        color = _MODEL_COLORS[number % len(_MODEL_COLORS)]
-        end_to_end = result.stages_ms[END_TO_END]
-        axes.ecdf(end_to_end, color=color, linewidth=1.8, label=name)
-        axes.ecdf(result.alone_ms, color=color, linewidth=1, linestyle=":")
-    axes.plot([], [], color="#666666", linewidth=1, linestyle=":", label="inference alone")
+def _draw_shares(axes: Axes, group: Group) -> None:
+    low, high = min(end_to_end(row)["least"] for row in group.rows), shown_until(group.rows)
+    for number, row in enumerate(group.rows):
+        ms, shares = shares_done(end_to_end(row))
+        dashes = "--" if row["role"] == PEER else "-"
+        name = _short(row["name"], group.generator)
+        axes.plot(ms, shares, color=row_color(number), linewidth=1.6, linestyle=dashes, label=name)
+    if high > _LOG_FROM * low > 0:
+        _logarithmic(axes)
+    axes.set_xlim(right=high)
     for share in (0.5, 0.9, 0.99):
         axes.axhline(share, color="#cccccc", linewidth=0.8, zorder=0)
     axes.set_yticks((0, 0.5, 0.9, 0.99), ("0", "p50", "p90", "p99"))
     axes.set_ylabel("share of the frames")
-    axes.set_xlabel("done within so many milliseconds")
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9, fontsize=9)
+    axes.set_xlabel("end to end done within so many milliseconds")
+    axes.legend(  # beside the curves, which may be anywhere
+        loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=7.5, handlelength=2.2
+    )
+
+
+def _draw_ratios(
+    axes: Axes, ratios: Sequence[tuple[Mapping[str, Any], bool]], generator: str
+) -> None:
+    for place, (ratio, lost) in enumerate(ratios):
+        color = "#d1495b" if lost else "#2e86ab"
+        axes.plot((ratio["low"], ratio["high"]), (place, place), color=color, linewidth=3)
+        axes.plot(ratio["value"], place, "o", color="#1c2430", markersize=4)
+        axes.annotate(
+            f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+            (ratio["high"], place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    low = min(1.0, *(ratio["low"] for ratio, _ in ratios))
+    high = max(1.0, *(ratio["high"] for ratio, _ in ratios))
+    if high > 2 * low:
+        _logarithmic(axes)
+    axes.set_xlim(low / 1.02, high * (high / low) ** 0.2 * 1.02)
+    axes.axvline(1, color="#888888", linewidth=0.9, linestyle="--", zorder=0)
+    names = [
+        " / ".join(_short(ratio[end], generator) for end in ("slow", "fast"))
+        for ratio, _ in ratios
+    ]
+    axes.set_yticks(range(len(ratios)), names)
+    axes.set_ylim(len(ratios) - 0.4, -0.6)
+    axes.set_xlabel(
+        "how many times as long, end to end: the median of the rounds' ratios, its 95 % interval; "
+        "red: a peer is the faster one"
+    )
+
+
+def _logarithmic(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(name: str, generator: str) -> str:
+    """The end of a name tells it apart: it is a file's, or a way's."""
+    name = own_name(name, generator)
+    return name if len(name) <= _LONG_NAME else "…" + name[1 - _LONG_NAME :]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("result", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+def draw_again(result: Path, out: Path) -> None:
+    """Draw the picture OUT (.png, .svg, .pdf) of RESULT, a JSON file of latency.py."""
+    try:
+        draw(read_result(result), out)
+    except ImportError as error:
+        if error.name is None or not error.name.startswith("matplotlib"):
+            raise
+        raise UserError(
+            "matplotlib is not installed",
+            "what draws the picture",
+            "pip install 'pix2pix-edge[bench]'",
+        ) from error
+    click.echo(f"picture  {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; one line on stderr for whatever its user can mend."""
+    return exit_code_of(draw_again, arguments, "stopped: nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

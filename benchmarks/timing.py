@@ -33,6 +33,7 @@ class Distribution:
     count: int
     p50: float
     p90: float
+    p95: float
     p99: float
     least: float
     most: float
@@ -44,8 +45,8 @@ class Distribution:
         Raises:
             ValueError: no samples.
         """
-        p50, p90, p99 = (percentile(samples, percent) for percent in (50, 90, 99))
-        return cls(len(samples), p50, p90, p99, min(samples), max(samples))
+        p50, p90, p95, p99 = (percentile(samples, percent) for percent in (50, 90, 95, 99))
+        return cls(len(samples), p50, p90, p95, p99, min(samples), max(samples))
 
 
 def intervals_ms(stamps_ns: Sequence[int]) -> list[float]:
@@ -59,12 +60,19 @@ def rate_per_s(intervals: Sequence[float]) -> float | None:
     return 1000 * len(intervals) / whole_ms if whole_ms > 0 else None
 
 
-def round_sizes(count: int) -> list[int]:
-    """Split `count` frames into at most ten rounds of nearly equal size, of ten frames or more.
+def round_sizes(
+    count: int, least: int = _FRAMES_PER_ROUND, most_rounds: int = _MOST_ROUNDS
+) -> list[int]:
+    """Split `count` frames into rounds of nearly equal size.
 
     Several things are measured in turn, a round each: a disturbance hits all of them alike.
+
+    Args:
+        count: of frames, at least one.
+        least: a round has no fewer frames, unless there are none more.
+        most_rounds: there are no more rounds.
     """
-    rounds = max(1, min(_MOST_ROUNDS, count // _FRAMES_PER_ROUND))
+    rounds = max(1, min(most_rounds, count // least))
     size, left = divmod(count, rounds)
     return [size + (number < left) for number in range(rounds)]
 
@@ -73,3 +81,22 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
     """The items from number `by` on, and then those before: nobody is always the first."""
     start = by % len(items) if items else 0
     return [*items[start:], *items[:start]]
+
+
+def balanced(items: Sequence[T], round_number: int) -> list[T]:
+    """The order of one round: over the rounds nobody is favoured by place or by predecessor.
+
+    In as many rounds as there are items (twice as many for an odd number of them) each is once
+    (twice) in every place, and comes once (twice) right after every other: a Williams design
+    (E. J. Williams, Australian Journal of Scientific Research A 2, 1949). What an item leaves
+    behind, such as a cold cache or threads that still spin, then meets all others alike.
+    """
+    count = len(items)
+    if count < 2:
+        return list(items)
+    zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(count)]
+    row = round_number % (2 * count)
+    places = [(step + row) % count for step in zigzag]
+    if count % 2 and row >= count:
+        places.reverse()
+    return [items[place] for place in places]

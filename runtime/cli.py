@@ -28,7 +28,6 @@ from runtime.modes import MODES, mode_for, streams_for
 from runtime.monitor import Monitor
 from runtime.opening import open_feeds, open_targets, refuse_overwriting
 from runtime.pipeline import Pipeline
-from runtime.prometheus_endpoint import served_metrics
 from runtime.report import LiveReport
 from runtime.smooth import MOST_STRENGTH, STRENGTH
 from runtime.stats import Statistics
@@ -221,6 +220,9 @@ def live(
             if target.sink.notice:
                 click.echo(f"note: {target.sink.notice}", err=True)
         if metrics is not None:
+            # Here: an HTTP server takes a tenth of the start of those who serve none.
+            from runtime.prometheus_endpoint import served_metrics
+
             endpoint = running.enter_context(served_metrics(metrics, pipeline.stats, monitor))
             echo(f"metrics {endpoint.url}")
         report = running.enter_context(

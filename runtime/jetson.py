@@ -26,10 +26,10 @@ _LOAD_PLACES = (
     "sys/devices/platform/bus@0/17000000.gpu/load",
     "sys/devices/platform/17000000.gpu/load",
 )
-_GPU_CLOCKS = re.compile(r"\w+\.(gpu|ga10b|gv11b|gp10b)|gpu-gpc-0")
-_INPUT_RAILS = ("vin", "vdd_in", "5v_in", "pom_5v_in")
+GPU_CLOCKS = re.compile(r"\w+\.(gpu|ga10b|gv11b|gp10b)|gpu-gpc-0")
+INPUT_RAILS = ("vin", "vdd_in", "5v_in", "pom_5v_in")
 """A rail that feeds the whole module: its power is the total. The outermost comes first."""
-_RAILS_BEHIND_ANOTHER = ("vddq_vdd2_1v8ao",)
+RAILS_BEHIND_ANOTHER = ("vddq_vdd2_1v8ao",)
 """On an AGX Orin, which has no input rail: fed by VIN_SYS_5V0, so no part of the sum."""
 _OVERALL_ZONE = "tj"
 _ZONES = ("cpu", "gpu", "soc")
@@ -125,13 +125,13 @@ class JetsonSensors:
         if not told:
             return {}
         figures = {f"power_{name}_w": power_w for name, power_w in told.items()}
-        inputs = [name for name in _INPUT_RAILS if name in read]
+        inputs = [name for name in INPUT_RAILS if name in read]
         if inputs:
             if inputs[0] in told:
                 figures["power_w"] = told[inputs[0]]
         elif len(told) == len(read):  # a sum that lacks a rail is wrong
             figures["power_w"] = sum(
-                power_w for name, power_w in told.items() if name not in _RAILS_BEHIND_ANOTHER
+                power_w for name, power_w in told.items() if name not in RAILS_BEHIND_ANOTHER
             )
         return figures
 
@@ -164,7 +164,7 @@ def _total(paths: list[str]) -> float | None:
 
 def _gpu_clock(root: Path) -> str:
     folders = sorted((root / "sys/class/devfreq").glob("*"))
-    named = (folder for folder in folders if _GPU_CLOCKS.fullmatch(folder.name))
+    named = (folder for folder in folders if GPU_CLOCKS.fullmatch(folder.name))
     return next((str(folder / "cur_freq") for folder in named), "")
 
 

@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 PROBE_S = 60
@@ -69,6 +68,8 @@ def output_of(*command: str, timeout_s: float = 10) -> str:
 
 def version_of(distribution: str) -> str | None:
     """The version of an installed package; None where it is not installed."""
+    from importlib import metadata  # brings e-mail's parser along, which no live stream needs
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -118,8 +119,21 @@ def power_mode() -> str | None:
     """A Jetson's power mode, which decides its clocks; None elsewhere."""
     if named := re.search(r"NV Power Mode:\s*(\S+)", output_of("nvpmodel", "-q")):
         return named[1]
-    stored = re.search(r"pmode:(\d+)", read_text("/var/lib/nvpmodel/status"))
-    return f"mode {int(stored[1])}" if stored else None
+    stored = stored_power_mode()
+    return None if stored is None else f"mode {stored}"
+
+
+def stored_power_mode(root: Path = Path("/")) -> int | None:
+    """The number of a Jetson's power mode as it is kept for the next start; None elsewhere."""
+    stored = re.search(r"pmode:(\d+)", read_text(str(root / "var/lib/nvpmodel/status")))
+    return int(stored[1]) if stored else None
+
+
+def power_modes(root: Path = Path("/")) -> dict[int, str]:
+    """The names of a Jetson's power modes by number: `{0: "MAXN", 1: "15W"}`; empty elsewhere."""
+    table = read_text(str(root / "etc/nvpmodel.conf"))
+    found = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
+    return {int(number): name for number, name in found}
 
 
 def gpus() -> tuple[list[Gpu], str]:

@@ -72,6 +72,34 @@ class NvmlGpu:
         )
         return figures
 
+    def energy_j(self) -> float | None:
+        """Joules since the driver was loaded (Volta and newer); None where it does not count."""
+        read = self._read("nvmlDeviceGetTotalEnergyConsumption")
+        return None if read is None else read / 1e3
+
+    def power_w(self) -> float | None:
+        """Watts; of Ampere (but GA100) and newer the mean of the last second."""
+        read = self._read("nvmlDeviceGetPowerUsage")
+        return None if read is None else read / 1e3
+
+    def name(self) -> str:
+        """As the driver tells it; empty where it does not."""
+        if not self.present:
+            return ""
+        try:
+            told = self._nvml.nvmlDeviceGetName(self._device)
+        except self._nvml.NVMLError:
+            return ""
+        return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
+
+    def _read(self, function: str) -> float | None:
+        if not self.present:
+            return None
+        try:
+            return float(getattr(self._nvml, function)(self._device))
+        except (self._nvml.NVMLError, AttributeError):  # refused, or not in older bindings
+            return None
+
     def close(self) -> None:
         """Let go of the library; may be called twice."""
         self.present = False

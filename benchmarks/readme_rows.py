@@ -1,0 +1,424 @@
+"""What the README's section "Measured" says: the one place to add, change or remove a figure.
+
+A `Line` is a line of its table: words with figures in them, and where in which file each figure
+is. A `Table` is a whole table, a line for each of a file's rows, once for every machine that has
+a file of its kind. `benchmarks/readme_table.py` writes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, TypeAlias
+
+Step: TypeAlias = "str | int | Mapping[str, Any]"
+"""A key, a place in a list (-1: the last), or what the one object of a list is to have."""
+CPU = "amd-epyc-2-threads"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Where in a file of results a figure is."""
+
+    steps: tuple[Step, ...]
+    then: Callable[[Any], Any] | None = None
+    """What is made of it: the median of a list, millions of bytes."""
+
+    @property
+    def told(self) -> str:
+        """The way to it, for people."""
+        return "".join(
+            f"[{', '.join(f'{key}={value}' for key, value in step.items())}]"
+            if isinstance(step, Mapping)
+            else f"/{step}"
+            for step in self.steps
+        )
+
+    def of(self, values: Any) -> Any:
+        """The figure.
+
+        Raises:
+            LookupError, TypeError: it is not there.
+            ValueError: it is null, or not one object of a list fits but none or several.
+        """
+        for step in self.steps:
+            values = _fitting(values, step) if isinstance(step, Mapping) else values[step]
+        if values is None:
+            raise ValueError("null")
+        return values if self.then is None else self.then(values)
+
+
+def at(*steps: Step, then: Callable[[Any], Any] | None = None) -> Figure:
+    """A `Figure` in fewer letters."""
+    return Figure(steps, then)
+
+
+def _fitting(values: Any, wanted: Mapping[str, Any]) -> Any:
+    found = [one for one in values if all(one.get(k) == v for k, v in wanted.items())]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} of them fit")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table."""
+
+    what: str
+    """What was measured; figures may stand in it, too."""
+    kind: str
+    """Of its file: the newest `DATE-MACHINE-KIND.json`."""
+    got: str
+    """As `str.format` takes it: `{fp32:.1f} ms`."""
+    figures: Mapping[str, Figure]
+    again: tuple[str, ...]
+    """The commands that measure it again."""
+    machine: str = CPU
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a `Table`."""
+
+    title: str
+    told: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+    """The cell of one row, given (the whole file, the row); None: not measured."""
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of its own: a line for each of a file's rows."""
+
+    title: str
+    kind: str
+    schema: int
+    rows: Figure
+    columns: Sequence[Column]
+    again: str
+    note: str = field(default="")
+    """Below it: how it is to be read."""
+
+
+# -------------------------------------------------------------------------------------- latency
+
+
+def _measured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["status"] == "measured"]
+
+
+def _stage(stage: str, percentile: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
+    return lambda _, row: f"{row['latency']['stages_ms'][stage][percentile]:.1f}"
+
+
+def _fps(_: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    return f"{row['latency']['fps']:.1f}"
+
+
+def _name(_: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    ours = "" if row["role"] == "peer" else "**"
+    return f"{ours}{row['name']}{ours}"
+
+
+def _share_of_roof(_: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    roof = row.get("roof")
+    return None if roof is None else f"{100 * roof['share']:.0f} %"
+
+
+def _over_torch(result: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    """How many times as long as this row plain PyTorch takes to infer, with the interval."""
+    eager = {
+        other["name"]
+        for other in result["rows"]
+        if other["peer"] == "torch" and other["generator"] == row["generator"]
+    }
+    for ratio in result["ratios"]:
+        if ratio["of"] != "infer":
+            continue
+        if ratio["slow"] in eager and ratio["fast"] == row["name"]:
+            value, low, high = ratio["value"], ratio["low"], ratio["high"]
+        elif ratio["fast"] in eager and ratio["slow"] == row["name"]:
+            value, low, high = 1 / ratio["value"], 1 / ratio["high"], 1 / ratio["low"]
+        else:
+            continue
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return None
+
+
+LATENCY = Table(
+    title="What a frame costs",
+    kind="latency",
+    schema=2,
+    rows=at("rows", then=_measured),
+    columns=(
+        Column("row", _name, number=False),
+        Column("generator", lambda _, row: row["generator"], number=False),
+        Column("engine", lambda _, row: row["engine"], number=False),
+        Column("precision", lambda _, row: row["precision"], number=False),
+        Column("infer p50, ms", _stage("infer", "p50")),
+        Column("p99", _stage("infer", "p99")),
+        Column("end to end p50, ms", _stage("end_to_end", "p50")),
+        Column("p99", _stage("end_to_end", "p99")),
+        Column("fps", _fps),
+        Column("of the roof", _share_of_roof),
+        Column("infer: times as fast as PyTorch eager (95 % interval)", _over_torch),
+    ),
+    again="python benchmarks/latency.py",
+    note="Bold: ours. infer: the network alone. End to end: from asking the source for the frame "
+    "until the sink has it, one frame at a time. What each word and each figure means: "
+    "[docs/benchmarks.md](docs/benchmarks.md).",
+)
+
+TABLES: tuple[Table, ...] = (LATENCY,)
+
+
+# ---------------------------------------------------------------------------------------- lines
+
+
+def _mb(count: int) -> float:
+    return count / 1e6
+
+
+def _count(told: str) -> int:
+    """Of `20 of daynight/val`."""
+    return int(told.split()[0])
+
+
+def _of_demo(*steps: Step) -> Figure:
+    return at("models", {"file": "runs/demo/model.onnx"}, *steps)
+
+
+def _of_scenes(*steps: Step) -> Figure:
+    return at("models", {"file": "runs/scenes/model.onnx"}, *steps)
+
+
+def _of_unet(form: str, *steps: Step, then: Callable[[Any], Any] | None = None) -> Figure:
+    return at("exports", {"generator": "unet_256"}, "rows", {"form": form}, *steps, then=then)
+
+
+_STAGES = ("one_frame_at_a_time", "stages_ms")
+_OVER = ("pipeline_over_inference", "value")
+_EXPORT_TABLE = ("p2p-export RUN --fp16 --int8", "python benchmarks/export_table.py RUN")
+_LIVE = ("python benchmarks/live.py RUN",)
+_TRAINING = "p2p-train, batch 4, fp32"
+
+
+def _over_plain(name: str, then: Callable[[Any], Any], same: bool = True) -> Figure:
+    key = "over_plain_of_the_same_batch" if same else "over_plain_of_batch_1"
+    return at("rows", {"name": name}, key, then=then)
+
+
+def _of_daynight(which: str, measure: str) -> Figure:
+    # Every row of these pairs has the same two baselines.
+    return at("rows", {"data": "daynight", "recipe": "unet-l1"}, "measured", which, measure)
+
+
+def _baseline(what: str, which: str) -> Line:
+    return Line(
+        what=f"day to night on real photos, held-out pairs: {what}",
+        kind="ablation",
+        got="L1 {l1:.1f} grey levels, PSNR {psnr:.2f} dB, SSIM {ssim:.3f}",
+        figures={name: _of_daynight(which, name) for name in ("l1", "psnr", "ssim")},
+        again=("p2p-eval RUN DATA/val",),
+    )
+
+
+LINES: tuple[Line, ...] = (
+    Line(
+        what="FP32 ONNX of a U-Net 256 against PyTorch, {photos} photos, worst picture",
+        kind="export",
+        got="{psnr:.1f} dB, SSIM {ssim:.4f}",
+        figures={
+            "photos": at("exports", {"generator": "unet_256"}, "compared_on", then=_count),
+            "psnr": _of_unet("fp32", "quality", "psnr_db"),
+            "ssim": _of_unet("fp32", "quality", "ssim"),
+        },
+        again=_EXPORT_TABLE,
+    ),
+    Line(
+        what="FP16 ONNX of the same",
+        kind="export",
+        got="{psnr:.1f} dB, SSIM {ssim:.4f}",
+        figures={
+            "psnr": _of_unet("fp16", "quality", "psnr_db"),
+            "ssim": _of_unet("fp16", "quality", "ssim"),
+        },
+        again=_EXPORT_TABLE,
+    ),
+    Line(
+        what="ONNX in FP32 against PyTorch, {images} drawn scenes, worst pixel",
+        kind="unet256",
+        got="{off} of 255 grey levels",
+        figures={
+            "images": _of_scenes("meta", "parity", "images"),
+            "off": _of_scenes("meta", "parity", "max_abs_diff"),
+        },
+        again=("p2p-export RUN --fp16",),
+    ),
+    Line(
+        what="TensorRT-RTX engine of U-Net 256",
+        kind="export",
+        got="FP16 {fp16:.0f} MB, FP32 {fp32:.0f} MB, INT8 {int8:.0f} MB",
+        figures={
+            form: _of_unet(form, "engine", "size_bytes", then=_mb)
+            for form in ("fp16", "fp32", "int8")
+        },
+        again=_EXPORT_TABLE,
+    ),
+    Line(
+        what="one frame, U-Net 256 of the demo (ngf 32), 256x256 video",
+        kind="demo",
+        got="infer {infer:.1f} ms, end to end {p50:.1f} ms (p50), {p99:.1f} ms (p99)",
+        figures={
+            "infer": _of_demo(*_STAGES, "infer", "p50"),
+            "p50": _of_demo(*_STAGES, "end_to_end", "p50"),
+            "p99": _of_demo(*_STAGES, "end_to_end", "p99"),
+        },
+        again=("python benchmarks/latency.py runs/demo --source runs/demo/street.mp4",),
+    ),
+    Line(
+        what="the same in FP16, which is for GPUs: on this CPU it is the slower one",
+        kind="demo",
+        got="infer {fp16:.1f} ms, FP32 {fp32:.1f} ms (p50)",
+        figures={
+            "fp16": at("models", {"file": "runs/demo/model.fp16.onnx"}, *_STAGES, "infer", "p50"),
+            "fp32": _of_demo(*_STAGES, "infer", "p50"),
+        },
+        again=("python benchmarks/latency.py runs/demo --source runs/demo/street.mp4",),
+    ),
+    Line(
+        what="one frame, U-Net 256 (ngf 64, 54 M parameters), 640x480 video",
+        kind="unet256",
+        got="infer {infer:.1f} ms, end to end {p50:.1f} ms (p50), {p99:.1f} ms (p99)",
+        figures={
+            "infer": _of_scenes(*_STAGES, "infer", "p50"),
+            "p50": _of_scenes(*_STAGES, "end_to_end", "p50"),
+            "p99": _of_scenes(*_STAGES, "end_to_end", "p99"),
+        },
+        again=("p2p-train --epochs 1; p2p-export; python benchmarks/latency.py",),
+    ),
+    Line(
+        what="frame time of the whole pipeline over inference alone, in the same run, U-Net 256",
+        kind="unet256",
+        got="{over:.2f}",
+        figures={"over": _of_scenes(*_OVER)},
+        again=("python benchmarks/latency.py",),
+    ),
+    Line(
+        what="the same, U-Net 256 of the demo",
+        kind="demo",
+        got="{over:.2f}",
+        figures={"over": _of_demo(*_OVER)},
+        again=("python benchmarks/latency.py",),
+    ),
+    Line(
+        what="INT8 of a U-Net 256 trained on real photos, 256x256, this CPU has no VNNI",
+        kind="export",
+        got="`model.int8.cpu.onnx` {int8:.1f} ms, `model.onnx` {fp32:.1f} ms (p50, in turn in one "
+        "run), {times:.2f} times as fast; worst of {photos} photos {psnr:.1f} dB",
+        figures={
+            "int8": _of_unet("int8.cpu", "frame_ms", "p50"),
+            "fp32": _of_unet("fp32", "frame_ms", "p50"),
+            "times": _of_unet("int8.cpu", "speedup"),
+            "photos": at("exports", {"generator": "unet_256"}, "compared_on", then=_count),
+            "psnr": _of_unet("int8.cpu", "quality", "psnr_db"),
+        },
+        again=_EXPORT_TABLE,
+    ),
+    Line(
+        what="age of the picture at the sink, a camera of {fps:.0f} frames a second, "
+        "{size[1]}x{size[0]}, U-Net 256 (ngf 64), p50",
+        kind="live",
+        got="a plain OpenCV + ONNX Runtime loop behind a queue of {waiting} frames {plain:.0f} "
+        "ms; ours {fp32:.0f} ms in FP32 ({times_fp32:.1f} times younger), {int8:.0f} ms in INT8 "
+        "({times_int8:.1f} times)",
+        figures={
+            "fps": at("settings", "fps"),
+            "size": at("settings", "frame_size_px"),
+            "waiting": at("settings", "waiting"),
+            "plain": at("age", "medians", "plain"),
+            "fp32": at("age", "medians", "fp32"),
+            "int8": at("age", "medians", "int8"),
+            "times_fp32": at("ratios", "plain age / our fp32 age"),
+            "times_int8": at("ratios", "plain age / our int8 age"),
+        },
+        again=_LIVE,
+    ),
+    Line(
+        what="p99 over p50 of that age in {seconds:.0f} seconds",
+        kind="live",
+        got="{fp32:.2f} in FP32, {int8:.2f} in INT8",
+        figures={
+            "seconds": at("steady fp32", "seconds"),
+            "fp32": at("ratios", "p99 / p50 of the age, fp32"),
+            "int8": at("ratios", "p99 / p50 of the age, int8"),
+        },
+        again=_LIVE,
+    ),
+    Line(
+        what="one frame's whole way over the engine alone, {size[1]}x{size[0]}",
+        kind="live",
+        got="{fp32:.2f} in FP32, {int8:.2f} in INT8",
+        figures={
+            "size": at("settings", "frame_size_px"),
+            "fp32": at("ratios", "frame / engine, fp32"),
+            "int8": at("ratios", "frame / engine, int8"),
+        },
+        again=_LIVE,
+    ),
+    Line(
+        what="a video that becomes a video, frames per second over the plain loop with the same "
+        "file",
+        kind="live",
+        got="{fp32:.2f} in FP32, {int8:.2f} in INT8",
+        figures={
+            "fp32": at("ratios", "our fp32 fps / plain fps, same file"),
+            "int8": at("ratios", "our int8 fps / plain fps, same file"),
+        },
+        again=_LIVE,
+    ),
+    Line(
+        what="{frames:,} frames, from the first {first:,} on",
+        kind="live",
+        got="memory {before:.1f} to {after:.1f} MB where the newest frame counts, "
+        "{all_before:.1f} to {all_after:.1f} MB where all do; threads {threads}; open files "
+        "{files}",
+        figures={
+            "frames": at("soak latency", -1, "frames"),
+            "first": at("soak latency", 0, "frames"),
+            "before": at("soak latency", 0, "rss_mb"),
+            "after": at("soak latency", -1, "rss_mb"),
+            "all_before": at("soak throughput", 0, "rss_mb"),
+            "all_after": at("soak throughput", -1, "rss_mb"),
+            "threads": at("soak latency", then=lambda parts: _then(parts, "threads")),
+            "files": at("soak latency", then=lambda parts: _then(parts, "open_files")),
+        },
+        again=_LIVE,
+    ),
+    Line(
+        what="training, images a second over a plain loop of the same networks, U-Net 256 "
+        "(ngf {ngf}), FP32",
+        kind="training",
+        got="batch 1: {one:.2f}; batch 4: {four:.2f}; ours with batch 4 over the plain loop with "
+        "batch 1: {best:.2f} (medians of {rounds} rounds, {least:.1f} to {most:.1f})",
+        figures={
+            "ngf": at("settings", "generator", "ngf"),
+            "rounds": at("settings", "rounds"),
+            "one": _over_plain("p2p-train, batch 1, fp32", median),
+            "four": _over_plain(_TRAINING, median),
+            "best": _over_plain(_TRAINING, median, same=False),
+            "least": _over_plain("p2p-train, batch 1, fp32", min),
+            "most": _over_plain(_TRAINING, max, same=False),
+        },
+        again=("python benchmarks/training_speed.py --rounds 9 --steps 1",),
+    ),
+    _baseline("the day picture handed back", "identity"),
+    _baseline("the mean of the night pictures", "mean_target"),
+)
+
+
+def _then(parts: Sequence[Mapping[str, Any]], key: str) -> str:
+    """`8, then 9`: of the first part and of the last."""
+    first, last = parts[0][key], parts[-1][key]
+    return f"{first}, then {last}"
