@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
-from benchmarks.export_report import between_markers
+from benchmarks.conditions.environment import environment
+from benchmarks.exports.report import between_markers
 from export.checkpoints import open_checkpoint
 from export.subjects import torch_draws
 from runtime.errors import UserError

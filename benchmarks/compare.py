@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.clocks import same_conditions
+from benchmarks.conditions.clocks import same_conditions
 from benchmarks.result_file import END_TO_END, MEASURED
 from runtime.errors import UserError
 

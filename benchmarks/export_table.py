@@ -22,10 +22,10 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment, load_average
-from benchmarks.export_naive import naive_row
-from benchmarks.export_report import between_markers, markdown, tables, to_json
-from benchmarks.export_rows import (
+from benchmarks.conditions.environment import environment, load_average
+from benchmarks.exports.naive import naive_row
+from benchmarks.exports.report import between_markers, markdown, tables, to_json
+from benchmarks.exports.rows import (
     Export,
     Row,
     build_engines,

@@ -26,12 +26,12 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
-from benchmarks.export_report import between_markers
-from benchmarks.frontier_frames import exported_frames, frames_in, time_frames
-from benchmarks.frontier_latency import Latencies, Timing, latencies_in, measure
-from benchmarks.frontier_page import Shown, write_page
-from benchmarks.frontier_recipes import (
+from benchmarks.conditions.environment import environment
+from benchmarks.exports.report import between_markers
+from benchmarks.frontiers.frames import exported_frames, frames_in, time_frames
+from benchmarks.frontiers.latency import Latencies, Timing, latencies_in, measure
+from benchmarks.frontiers.page import Shown, write_page
+from benchmarks.frontiers.recipes import (
     BATCH_SIZE,
     RECIPES,
     TEACHER,
@@ -44,8 +44,8 @@ from benchmarks.frontier_recipes import (
     training_options,
     with_unseen,
 )
-from benchmarks.frontier_report import MARKERS, Part, markdown, to_json
-from benchmarks.frontier_rows import Job, Measuring, Row, measured, row_in, train
+from benchmarks.frontiers.report import MARKERS, Part, markdown, to_json
+from benchmarks.frontiers.rows import Job, Measuring, Row, measured, row_in, train
 from benchmarks.progress import told_progress
 from export.cli import ImageSize
 from runtime.errors import UserError
@@ -276,7 +276,7 @@ def _check_sizes(rows: Sequence[Row]) -> None:
 
 def _draw(parts: Sequence[Part], path: Path, console: Console) -> None:
     try:
-        from benchmarks.frontier_plot import draw
+        from benchmarks.frontiers.plot import draw
     except ImportError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise

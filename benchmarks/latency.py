@@ -20,7 +20,6 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 
 from rich.console import Console
 
-from benchmarks.clocks import ClockWatch
 from benchmarks.command import exit_code_of
 from benchmarks.compare import (
     ACROSS_MACHINES,
@@ -29,17 +28,18 @@ from benchmarks.compare import (
     other_settings,
     table_of,
 )
-from benchmarks.ends import BUILTIN, existing_folder
-from benchmarks.environment import environment
-from benchmarks.latency_run import Settings, run_latency
-from benchmarks.measure import Plan
-from benchmarks.models import models_of
+from benchmarks.conditions.clocks import ClockWatch
+from benchmarks.conditions.environment import environment
 from benchmarks.page import write_page
 from benchmarks.peers import PEERS
 from benchmarks.plot import SUFFIXES
 from benchmarks.progress import told_progress
 from benchmarks.report import tables
 from benchmarks.result_file import not_run, read_result, told_machine
+from benchmarks.rounds.ends import BUILTIN, existing_folder
+from benchmarks.rounds.latency_run import Settings, run_latency
+from benchmarks.rounds.measure import Plan
+from benchmarks.rounds.models import models_of
 from runtime.engines import ENGINES
 from runtime.errors import UserError
 from runtime.files import write_text

@@ -5,7 +5,7 @@ RUN is a run's folder with `generator.safetensors`, `model.onnx` and, for the IN
 machine hits all of it alike; each figure is the median of the rounds' ratios.
 
 - The age of the frame at the sink, a time-coded camera of 30 frames a second: the plain loop of
-  `benchmarks/plain_loop.py` over ours.
+  `benchmarks/peers/plain_loop.py` over ours.
 - Frames per second of a video that becomes a video: ours over the plain loop.
 - One frame's whole way over the engine alone.
 - p99 over p50 of the age in one long run.
@@ -30,9 +30,10 @@ import click
 if not __package__:  # called as a file: take its own clone, wherever it is called from
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import live_rounds, plain_loop
+from benchmarks import live_rounds
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
+from benchmarks.conditions.environment import environment
+from benchmarks.peers import plain_loop
 from benchmarks.timing import percentile, rotated
 from runtime.errors import ModelError
 from runtime.files import write_text

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.measure import OnProgress
+from benchmarks.rounds.measure import OnProgress
 
 _PLAIN_LINE_EVERY_S = 5.0
 

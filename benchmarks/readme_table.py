@@ -22,7 +22,7 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.command import exit_code_of
-from benchmarks.export_report import between_markers
+from benchmarks.exports.report import between_markers
 from benchmarks.readme_rows import LINES, TABLES, Figure, Line, Table
 from runtime.errors import UserError
 from runtime.files import write_text

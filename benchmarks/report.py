@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.result_file import END_TO_END, MEASURED, STAGES
-from benchmarks.rows import OURS
+from benchmarks.rounds.rows import OURS
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _DEVICE_WORDS = {

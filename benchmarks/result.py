@@ -8,7 +8,9 @@ from itertools import chain, combinations
 from typing import Any
 
 from benchmarks.distributions import FENCE, RESAMPLES, Ratio, to_json
-from benchmarks.measure import (
+from benchmarks.peers.trtexec import DeviceRow
+from benchmarks.result_file import KIND, SCHEMA
+from benchmarks.rounds.measure import (
     AGE,
     END_TO_END,
     STAGES,
@@ -17,9 +19,7 @@ from benchmarks.measure import (
     Result,
     Rounds,
 )
-from benchmarks.peers_trtexec import DeviceRow
-from benchmarks.result_file import KIND, SCHEMA
-from benchmarks.rows import OURS, NotRun, OurRow, Row
+from benchmarks.rounds.rows import OURS, NotRun, OurRow, Row
 from benchmarks.timing import rate_per_s
 
 COST_GOAL = 1.10

@@ -2,7 +2,7 @@
 time of a model must go.
 
 Also `python -m benchmarks.roof`, and the one name that `benchmarks/latency.py --roof` imports. The
-parts: `benchmarks.graph_work` counts, `benchmarks.peaks` measures, `benchmarks.roofline` compares.
+parts, in `benchmarks.roofs`: `graph_work` counts, `peaks` measures, `roofline` compares.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
-from benchmarks.graph_work import Layer, Work, work_of
-from benchmarks.models import short_names
-from benchmarks.peaks import CPU, CUDA, Effort, Peaks, peaks
-from benchmarks.roofline import (
+from benchmarks.conditions.environment import environment
+from benchmarks.roofs.graph_work import Layer, Work, work_of
+from benchmarks.roofs.peaks import CPU, CUDA, Effort, Peaks, peaks
+from benchmarks.roofs.roofline import (
     MEANINGS,
     RoofShare,
     layer_times,
@@ -36,6 +35,7 @@ from benchmarks.roofline import (
     roof_table,
     share,
 )
+from benchmarks.rounds.models import short_names
 from runtime.engines.base import threads_each
 from runtime.files import write_text
 

@@ -24,9 +24,8 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment, load_average
-from benchmarks.progress import told_progress
-from benchmarks.scaling_models import (
+from benchmarks.conditions.environment import environment, load_average
+from benchmarks.growths.models import (
     PRECISIONS,
     Family,
     Size,
@@ -34,15 +33,15 @@ from benchmarks.scaling_models import (
     families_of,
     usual_sizes,
 )
-from benchmarks.scaling_options import (
+from benchmarks.growths.options import (
     Counts,
     FrameSize,
     check_names,
     check_options,
     check_outputs,
 )
-from benchmarks.scaling_points import Outcome, Point, Timing, measure
-from benchmarks.scaling_report import (
+from benchmarks.growths.points import Outcome, Point, Timing, measure
+from benchmarks.growths.report import (
     EXPONENT_GOAL,
     KIND,
     MEANINGS,
@@ -52,7 +51,8 @@ from benchmarks.scaling_report import (
     skipped,
     warnings_of,
 )
-from benchmarks.scaling_tables import tables
+from benchmarks.growths.tables import tables
+from benchmarks.progress import told_progress
 from runtime.engines import ENGINES
 from runtime.engines.base import physical_cores
 from runtime.errors import UserError
@@ -306,7 +306,7 @@ def _result(
 
 def _drew(result: dict[str, Any], plot_path: Path) -> bool:
     try:
-        from benchmarks.scaling_plot import draw
+        from benchmarks.growths.plot import draw
     except ImportError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise

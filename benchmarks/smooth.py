@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
+from benchmarks.conditions.environment import environment
 from benchmarks.progress import told_progress
 from benchmarks.timing import Distribution, round_sizes
 from runtime.errors import SourceError, UserError

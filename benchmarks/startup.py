@@ -21,14 +21,14 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.clocks import ClockWatch
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
-from benchmarks.install_size import install_sizes, to_json
-from benchmarks.models import models_of, short_names
-from benchmarks.page_cache import can_drop
+from benchmarks.conditions.clocks import ClockWatch
+from benchmarks.conditions.environment import environment
 from benchmarks.progress import told_progress
-from benchmarks.startup_runs import HOW, STAGES, STATES, Starts, Subject, measure_starts
+from benchmarks.rounds.models import models_of, short_names
+from benchmarks.starts.install_size import install_sizes, to_json
+from benchmarks.starts.page_cache import can_drop
+from benchmarks.starts.runs import HOW, STAGES, STATES, Starts, Subject, measure_starts
 from benchmarks.timing import Distribution
 from runtime.engines import ENGINES
 from runtime.errors import UserError

@@ -30,8 +30,8 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from rich.console import Console
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
-from benchmarks.export_report import between_markers
+from benchmarks.conditions.environment import environment
+from benchmarks.exports.report import between_markers
 from benchmarks.timelapse_mix import KINDS, MOVED, OWN, TWICE, Mixer, Motion, Put, cameras_in
 from runtime.errors import UserError
 from runtime.files import write_text

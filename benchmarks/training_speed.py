@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.command import exit_code_of
-from benchmarks.environment import environment
+from benchmarks.conditions.environment import environment
 from benchmarks.timing import rotated
 from runtime.errors import UserError
 from runtime.files import write_text

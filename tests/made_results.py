@@ -24,7 +24,7 @@ def made_result(
     for generator in generators:
         for name, peer, infer_ms in rows:
             full = name
-            if len(generators) > 1:  # as benchmarks/line_up.py tells them apart
+            if len(generators) > 1:  # as benchmarks/rounds/line_up.py tells them apart
                 full = f"{name}, {generator}" if peer else f"{generator}/{name}"
             stages = {
                 stage: [[chance.gauss(1, 0.03) * ms for _ in range(10)] for _ in range(10)]

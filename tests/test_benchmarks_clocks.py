@@ -3,7 +3,7 @@ machine of ours has; names and units are those that their kernels give, the figu
 
 import pytest
 
-from benchmarks.clocks import ClockWatch, same_conditions
+from benchmarks.conditions.clocks import ClockWatch, same_conditions
 from runtime.machine import power_modes
 
 CPU = "sys/devices/system/cpu"

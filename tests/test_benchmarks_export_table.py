@@ -17,11 +17,11 @@ from made_runs import write_run
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from pairs import write_side_by_side
 
-import benchmarks.export_rows as export_rows
 import benchmarks.export_table as export_table
-from benchmarks.export_report import MARKERS
-from benchmarks.export_rows import without_paths
+import benchmarks.exports.rows as export_rows
 from benchmarks.export_table import main
+from benchmarks.exports.report import MARKERS
+from benchmarks.exports.rows import without_paths
 from export.cli import export
 from export.graph import Graph
 from runtime.errors import EngineError

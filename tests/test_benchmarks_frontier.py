@@ -16,11 +16,11 @@ from made_runs import write_run
 from pairs import write_side_by_side
 
 from benchmarks.frontier import main
-from benchmarks.frontier_frames import FrameRow, Frames, lines
-from benchmarks.frontier_goals import STUDENT_GOAL, UNSEEN_GOAL, answers, compression_goal
-from benchmarks.frontier_latency import Latencies, Ratio
-from benchmarks.frontier_plot import COLORS, Point, draw, pareto
-from benchmarks.frontier_recipes import (
+from benchmarks.frontiers.frames import FrameRow, Frames, lines
+from benchmarks.frontiers.goals import STUDENT_GOAL, UNSEEN_GOAL, answers, compression_goal
+from benchmarks.frontiers.latency import Latencies, Ratio
+from benchmarks.frontiers.plot import COLORS, Point, draw, pareto
+from benchmarks.frontiers.recipes import (
     RECIPES,
     Source,
     by_source,
@@ -29,8 +29,8 @@ from benchmarks.frontier_recipes import (
     training_options,
     with_unseen,
 )
-from benchmarks.frontier_report import MARKERS, Part, markdown
-from benchmarks.frontier_rows import (
+from benchmarks.frontiers.report import MARKERS, Part, markdown
+from benchmarks.frontiers.rows import (
     Job,
     Measuring,
     Row,

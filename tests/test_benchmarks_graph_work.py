@@ -14,7 +14,7 @@ from test_export_int8 import with_ranges
 from test_export_onnx import meta
 from test_export_subpixel import exported, scenes
 
-from benchmarks.graph_work import FRAMES, work_of
+from benchmarks.roofs.graph_work import FRAMES, work_of
 from export.inspect_model import inspect_model
 from export.quantize import CPU, TENSORRT, quantized
 from runtime.errors import ModelError

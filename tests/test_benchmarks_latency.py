@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from onnx_models import write_cropping, write_float_image_model, write_negative
 
-from benchmarks.environment import environment, git_commit
+from benchmarks.conditions.environment import environment, git_commit
 from benchmarks.latency import main
-from benchmarks.measure import AGE, END_TO_END, STAGES, Measured, Plan, measure
-from benchmarks.models import models_in, newest_exported, short_names
-from benchmarks.rows import NotRun, OurRow
-from benchmarks.source import EndlessSource
+from benchmarks.rounds.measure import AGE, END_TO_END, STAGES, Measured, Plan, measure
+from benchmarks.rounds.models import models_in, newest_exported, short_names
+from benchmarks.rounds.rows import NotRun, OurRow
+from benchmarks.rounds.source import EndlessSource
 from runtime.artifact import ArtifactMeta
 from runtime.errors import EngineError, ModelError, SourceError
 from runtime.sinks import NoSink
@@ -377,7 +377,7 @@ def test_the_environment_names_what_numbers_depend_on_and_is_json():
 
 def test_the_environment_imports_nothing_heavy():
     script = (
-        "import sys, benchmarks.environment as e; e.environment()\n"
+        "import sys, benchmarks.conditions.environment as e; e.environment()\n"
         "heavy = {'torch', 'onnxruntime', 'cv2', 'numpy', 'tensorrt', 'tensorrt_rtx', 'pycuda'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

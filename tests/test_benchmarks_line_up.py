@@ -9,15 +9,15 @@ from made_runs import write_run
 from onnx_models import write_negative
 
 from benchmarks import latency
-from benchmarks.device_times import device_times
-from benchmarks.energy_turns import TURNS, energy_turns
-from benchmarks.line_up import line_up
-from benchmarks.measure import Plan, measure
-from benchmarks.overhead import ours_ms, peer_ms
-from benchmarks.power import PowerMeter
-from benchmarks.rails import WATTS, Rail, Rails
-from benchmarks.rows import NotRun, OurRow
-from benchmarks.source import EndlessSource
+from benchmarks.conditions.energy_turns import TURNS, energy_turns
+from benchmarks.conditions.power import PowerMeter
+from benchmarks.conditions.rails import WATTS, Rail, Rails
+from benchmarks.rounds.device_times import device_times
+from benchmarks.rounds.line_up import line_up
+from benchmarks.rounds.measure import Plan, measure
+from benchmarks.rounds.overhead import ours_ms, peer_ms
+from benchmarks.rounds.rows import NotRun, OurRow
+from benchmarks.rounds.source import EndlessSource
 from runtime.artifact import ArtifactMeta, sha256_of
 from runtime.engines.trt_times import DeviceTimes
 from runtime.sinks import NoSink
@@ -138,7 +138,7 @@ def test_a_duration_measures_two_rounds_however_short_it_is(run, tmp_path):
 
 
 def test_power_on_a_machine_that_tells_none_is_one_line(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmarks.rails.rails", lambda *_, **__: Rails((), ()))
+    monkeypatch.setattr("benchmarks.conditions.rails.rails", lambda *_, **__: Rails((), ()))
     path = tmp_path / "run.json"
     assert latency.main([str(run / "model.onnx"), "--power", "--json", str(path)]) == 2
     err = capsys.readouterr().err

@@ -9,7 +9,7 @@ from made_runs import write_run
 from onnx_models import write_negative
 
 from benchmarks.live import Rows, main
-from benchmarks.plain_loop import PlainNetwork, QueuedCamera, export_plainly, file_fps
+from benchmarks.peers.plain_loop import PlainNetwork, QueuedCamera, export_plainly, file_fps
 from runtime import Translator
 from runtime.sources.synthetic import SyntheticSource, index_in
 from trainer.config import GeneratorConfig

@@ -17,11 +17,12 @@ from made_runs import write_run
 from onnx_models import write_negative
 from pairs import picture
 
-from benchmarks import peer_rows, peers_torch
-from benchmarks.peer_rows import as_picture, as_planes, fastest
 from benchmarks.peers import PEERS, DeviceRow, peers_of
-from benchmarks.plain_loop import PlainNetwork
-from benchmarks.rows import PEER, NotRun
+from benchmarks.peers import pytorch as peers_torch
+from benchmarks.peers import rows as peer_rows
+from benchmarks.peers.plain_loop import PlainNetwork
+from benchmarks.peers.rows import as_picture, as_planes, fastest
+from benchmarks.rounds.rows import PEER, NotRun
 from export.checkpoints import open_checkpoint
 from export.norm_stats import with_batch_statistics
 from export.to_onnx import onnx_from_generator
@@ -274,7 +275,9 @@ def test_without_a_compiler_the_compiled_peer_is_not_run_in_one_line(run, tmp_pa
 
 def test_a_package_that_is_missing_costs_its_own_row_alone(run, stock_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("benchmarks.peers_onnx._core", lambda: __import__("openvino").Core())
+    monkeypatch.setattr(
+        "benchmarks.peers.onnx_graphs._core", lambda: __import__("openvino").Core()
+    )
     first, second = opened(run, ["openvino", "opencv_loop"], stock_folder)
     assert isinstance(first, NotRun)
     assert "pip install 'pix2pix-edge[openvino]'" in first.why

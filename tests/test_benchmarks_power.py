@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from benchmarks.power import (
+from benchmarks.conditions.power import (
     PERIODS_OF_A_TURN,
     PowerMeter,
     Rails,
@@ -17,7 +17,7 @@ from benchmarks.power import (
     power_json,
     rails,
 )
-from benchmarks.rails import JOULES, WATTS, Rail
+from benchmarks.conditions.rails import JOULES, WATTS, Rail
 from runtime.errors import UserError
 
 MONITOR = "sys/class/hwmon/hwmon1"

@@ -12,10 +12,12 @@ from onnx_models import write_negative
 from rich.console import Console
 
 import benchmarks.roof as command
-from benchmarks.graph_work import Layer, Work
-from benchmarks.instructions import instruction_note
-from benchmarks.peak_memory import COPY, READ, TRIAD, Bandwidth, bandwidth
-from benchmarks.peak_products import (
+from benchmarks.roof import main, roof_table, share
+from benchmarks.roofs.graph_work import Layer, Work
+from benchmarks.roofs.instructions import instruction_note
+from benchmarks.roofs.memory import COPY, READ, TRIAD, Bandwidth, bandwidth
+from benchmarks.roofs.peaks import CUDA, Effort, Peaks, peaks
+from benchmarks.roofs.products import (
     ZERO_POINT,
     Product,
     convolution_operands,
@@ -23,10 +25,8 @@ from benchmarks.peak_products import (
     operands,
     step_of,
 )
-from benchmarks.peaks import CUDA, Effort, Peaks, peaks
-from benchmarks.rates import Rate, seconds_of
-from benchmarks.roof import main, roof_table, share
-from benchmarks.roofline import COMPUTE, MEMORY, layer_times
+from benchmarks.roofs.rates import Rate, seconds_of
+from benchmarks.roofs.roofline import COMPUTE, MEMORY, layer_times
 from runtime.errors import EngineError, UserError
 
 SMALL = Effort(

@@ -9,13 +9,13 @@ import pytest
 from made_runs import write_run
 from onnx_models import write_negative
 
-from benchmarks import scaling_points
-from benchmarks.growth import LINE, POWER, Timed, amdahl_speed_up, growth, serial_share
+from benchmarks.growths import points as scaling_points
+from benchmarks.growths.fits import LINE, POWER, Timed, amdahl_speed_up, growth, serial_share
+from benchmarks.growths.memory import Seen, expected_bytes, free_bytes
+from benchmarks.growths.models import GivenFile, families_of, nearest_size, usual_sizes
+from benchmarks.growths.points import Point, Skipped, Taken, Timing, measure
+from benchmarks.growths.report import newest_age_ms
 from benchmarks.scaling import main
-from benchmarks.scaling_memory import Seen, expected_bytes, free_bytes
-from benchmarks.scaling_models import GivenFile, families_of, nearest_size, usual_sizes
-from benchmarks.scaling_points import Point, Skipped, Taken, Timing, measure
-from benchmarks.scaling_report import newest_age_ms
 from runtime.artifact import ArtifactMeta, meta_of_onnx
 from trainer.config import GeneratorConfig
 
@@ -316,7 +316,7 @@ def test_without_matplotlib_the_numbers_are_written_and_the_missing_extra_is_nam
 ):
     import sys
 
-    monkeypatch.delitem(sys.modules, "benchmarks.scaling_plot", raising=False)
+    monkeypatch.delitem(sys.modules, "benchmarks.growths.plot", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

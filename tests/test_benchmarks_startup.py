@@ -9,10 +9,10 @@ import pytest
 from commands import done
 from made_runs import write_run
 
-from benchmarks.install_size import install_sizes
-from benchmarks.page_cache import can_drop, drop
+from benchmarks.starts.install_size import install_sizes
+from benchmarks.starts.page_cache import can_drop, drop
+from benchmarks.starts.runs import STAGES, Starts, Subject
 from benchmarks.startup import MEANINGS, main, row_json, startup
-from benchmarks.startup_runs import STAGES, Starts, Subject
 from runtime.errors import ModelError, UserError
 from trainer.config import GeneratorConfig
 

@@ -1,0 +1,1 @@
+"""What figures depend on: the machine, its clocks and its power."""

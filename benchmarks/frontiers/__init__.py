@@ -1,0 +1,1 @@
+"""Quality beside latency: the parts of `benchmarks/frontier.py`."""

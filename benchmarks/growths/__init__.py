@@ -1,0 +1,1 @@
+"""How the time of a frame grows: the parts of `benchmarks/scaling.py`."""

@@ -1,0 +1,1 @@
+"""One run of `benchmarks/latency.py`: rows that take their turn in rounds."""

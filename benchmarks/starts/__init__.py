@@ -1,0 +1,1 @@
+"""From nothing to the first frame: the parts of `benchmarks/startup.py`."""
