@@ -224,6 +224,10 @@ def _baseline(what: str, which: str) -> Line:
     )
 
 
+def _start(role: str, peer: str, state: str, *steps: str) -> Figure:
+    return at("rows", {"role": role, "peer": peer, "state": state}, *steps)
+
+
 LINES: tuple[Line, ...] = (
     Line(
         what="FP32 ONNX of a U-Net 256 against PyTorch, {photos} photos, worst picture",
@@ -412,6 +416,23 @@ LINES: tuple[Line, ...] = (
             "most": _over_plain(_TRAINING, max, same=False),
         },
         again=("python benchmarks/training_speed.py --rounds 9 --steps 1",),
+    ),
+    Line(
+        what="from starting to the first frame, INT8 U-Net 256, warm caches",
+        kind="startup",
+        got="{ours:.0f} ms (p50), `p2p-live` {command:.0f} ms; with cold caches {cold:.0f} ms; a "
+        "plain ONNX Runtime script {plain:.0f} ms, PyTorch {torch:.0f} ms; peak memory "
+        "{memory:.0f} MB, PyTorch {torch_memory:.0f} MB",
+        figures={
+            "ours": _start("ours", "", "warm", "total_ms", "p50"),
+            "command": _start("ours", "", "warm", "command_ms", "p50"),
+            "cold": _start("ours", "", "cold", "total_ms", "p50"),
+            "plain": _start("peer", "onnxruntime_plain", "warm", "total_ms", "p50"),
+            "torch": _start("peer", "torch", "warm", "total_ms", "p50"),
+            "memory": _start("ours", "", "warm", "memory_mb", "at_the_end", "peak"),
+            "torch_memory": _start("peer", "torch", "warm", "memory_mb", "at_the_end", "peak"),
+        },
+        again=("python benchmarks/startup.py model.int8.cpu.onnx --checkpoint RUN",),
     ),
     _baseline("the day picture handed back", "identity"),
     _baseline("the mean of the night pictures", "mean_target"),

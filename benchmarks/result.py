@@ -8,6 +8,7 @@ from itertools import chain, combinations
 from typing import Any
 
 from benchmarks.distributions import FENCE, RESAMPLES, Ratio, to_json
+from benchmarks.paths import without_paths
 from benchmarks.peers.trtexec import DeviceRow
 from benchmarks.result_file import KIND, SCHEMA
 from benchmarks.rounds.measure import (
@@ -21,6 +22,7 @@ from benchmarks.rounds.measure import (
 )
 from benchmarks.rounds.rows import OURS, NotRun, OurRow, Row
 from benchmarks.timing import rate_per_s
+from runtime.artifact import ArtifactMeta
 
 COST_GOAL = 1.10
 EXPLAINED_GOAL = 0.97
@@ -226,7 +228,7 @@ def _measured(result: Measured, measuring_ms: float) -> dict[str, Any]:
             "share": round(measuring_ms / between["p50"], 6),
             "goal": MEASURING_GOAL,
         },
-        "meta": asdict(row.meta) if isinstance(row, OurRow) else None,
+        "meta": _told_meta(row.meta) if isinstance(row, OurRow) else None,
         "samples_ms": {
             "latency": {stage: _rounded(rounds) for stage, rounds in result.stages_ms.items()},
             "throughput": _rounded(result.overlapped_ms),
@@ -234,6 +236,11 @@ def _measured(result: Measured, measuring_ms: float) -> dict[str, Any]:
             "device": {name: _rounded(rounds) for name, rounds in result.device_ms.items()},
         },
     }
+
+
+def _told_meta(meta: ArtifactMeta) -> dict[str, Any]:
+    told = asdict(meta)
+    return told | {"training_data": without_paths(meta.training_data)}
 
 
 def _doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -21,7 +21,7 @@ import benchmarks.export_table as export_table
 import benchmarks.exports.rows as export_rows
 from benchmarks.export_table import main
 from benchmarks.exports.report import MARKERS
-from benchmarks.exports.rows import without_paths
+from benchmarks.paths import without_paths
 from export.cli import export
 from export.graph import Graph
 from runtime.errors import EngineError

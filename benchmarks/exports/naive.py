@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.exports.rows import Export, Quality, Row, without_paths
+from benchmarks.exports.rows import Export, Quality, Row
+from benchmarks.paths import without_paths
 from export.gate_images import GateImages, calibration_of_folder, images_of_folder
 from export.verify import Difference, Image
 from runtime.artifact import INPUT_NAME, ArtifactMeta

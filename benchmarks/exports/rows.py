@@ -6,10 +6,9 @@ Measures; prints nothing. Figures that could not be had stay None or empty, and 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.paths import without_paths
 from benchmarks.rounds.measure import OnProgress
 from benchmarks.timing import rotated
 from export.engine_log import Layer
@@ -44,7 +44,6 @@ _CONVOLUTIONS = ("correlation", "deconv", "CaskConvolution", "CaskDeconvolution"
 """Kinds of layers, in the words of TensorRT-RTX and of TensorRT."""
 _ROUNDED = 0.01
 """dB: a file's own metadata keep two decimals of what the report has in full."""
-_PATH = re.compile(r"(?<![\w./-])(?:~|\.{1,2})?(?:/[^\s/,;:()]+)+")
 
 
 @dataclass(frozen=True)
@@ -120,16 +119,6 @@ class Export:
     @property
     def complete(self) -> bool:
         return not any(row.lacks for row in self.rows)
-
-
-def without_paths(text: str, folders: Collection[Path] = ()) -> str:
-    """`text` in one line, paths in it cut to their last two names, and to one inside `folders`."""
-    for folder in folders:
-        for spelled in (folder, folder.resolve()):
-            if spelled != Path():
-                text = text.replace(f"{spelled}/", "")
-    line = " ".join(text.split())
-    return _PATH.sub(lambda found: "/".join(found[0].split("/")[-2:]), line)
 
 
 def export_in(folder: Path) -> tuple[Export, dict[str, Path]]:
