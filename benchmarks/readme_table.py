@@ -23,7 +23,8 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 
 from benchmarks.command import exit_code_of
 from benchmarks.exports.report import between_markers
-from benchmarks.readme_rows import LINES, TABLES, Figure, Line, Table
+from benchmarks.readme_figures import Figure, Line, Table
+from benchmarks.readme_rows import LINES, TABLES
 from runtime.errors import UserError
 from runtime.files import write_text
 

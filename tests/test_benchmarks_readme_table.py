@@ -7,7 +7,8 @@ import pytest
 from made_results import made_result
 
 from benchmarks import readme_table
-from benchmarks.readme_rows import LATENCY, LINES, Line, at
+from benchmarks.readme_figures import Line, at
+from benchmarks.readme_rows import LATENCY, LINES
 from benchmarks.readme_table import MARKERS, README, RESULTS, Results, main, section
 
 AGE = Line(
