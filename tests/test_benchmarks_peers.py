@@ -13,6 +13,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from made_runs import write_run
 from onnx_models import write_negative
 from pairs import picture
@@ -152,6 +153,7 @@ def test_the_compiled_peer_draws_the_same_and_two_sizes_live_in_one_process(tmp_
             assert np.abs(drawn_by(row, image) - ours(image).astype(int)).max() <= 2
         assert "dynamic=False" in row.how
         row.close()
+    assert not torch._inductor.config.freezing, "not for what this process compiles next"
 
 
 def test_a_batch_may_be_inferred_again_and_a_result_outlives_the_next_picture(rows):

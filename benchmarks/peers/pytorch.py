@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -142,7 +143,8 @@ def torch_compile_row(asked: Asked) -> TorchRow:
         _check_compiler(asked.peer)
         started_ns = time.perf_counter_ns()
         run = _prepared(asked, "torch.compile", channels_last=False, compiled=True)
-        _call_of(run, asked)()
+        with _frozen_weights():
+            _call_of(run, asked)()  # compiles
         load_ms = (time.perf_counter_ns() - started_ns) / 1e6
         # dynamic=False: a second network of another size in one process would be compiled for
         # any size, which is slower.
@@ -156,6 +158,23 @@ def torch_compile_row(asked: Asked) -> TorchRow:
         )
         how = f"{what}, torch.inference_mode ({_GUIDE}). {_on_device(run)}"
         return TorchRow(asked, run, load_ms=load_ms, how=how)
+
+
+@contextmanager
+def _frozen_weights() -> Iterator[None]:
+    """What is compiled meanwhile has its weights packed beforehand, as TORCHINDUCTOR_FREEZING=1.
+
+    In `options` of torch.compile the setting does nothing: U-Net 256 took as long with it as
+    without, and nearly three times as long as so. Left on, it would freeze a training's weights.
+    """
+    import torch._inductor.config as inductor_config
+
+    before = inductor_config.freezing
+    inductor_config.freezing = True
+    try:
+        yield
+    finally:
+        inductor_config.freezing = before
 
 
 def _call_of(way: Prepared, asked: Asked) -> Callable[[], object]:
@@ -189,11 +208,6 @@ def _prepared(asked: Asked, mode: str, channels_last: bool, *, compiled: bool = 
     if compiled and on_cuda:
         module = torch.compile(module, dynamic=False, mode="max-autotune")
     elif compiled:
-        import torch._inductor.config as inductor_config
-
-        # As TORCHINDUCTOR_FREEZING=1. In `options` of torch.compile it changes nothing: with it
-        # U-Net 256 took as long as without it here, and nearly three times as long as so.
-        inductor_config.freezing = True
         module = torch.compile(module, dynamic=False)
     return Prepared(
         module,
