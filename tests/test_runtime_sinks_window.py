@@ -34,6 +34,7 @@ class Shown:
         self.screen = screen
         self.folder = folder
         self.words = words
+        (folder / "told").unlink(missing_ok=True)
         for _ in range(4):
             if self._started():
                 break
@@ -51,7 +52,7 @@ class Shown:
             [sys.executable, str(PROGRAM), "240", "320", *self.words],
             cwd=self.folder,
             env={**self.screen.environment, "PYTHONPATH": str(PROGRAM.parents[1])},
-            stderr=(self.folder / "told").open("w"),
+            stderr=(self.folder / "told").open("a"),  # of all attempts: the first may tell more
         )
         self.window = self.screen.window()
         self.screen.do("mousemove", "--window", self.window, "200", "120")

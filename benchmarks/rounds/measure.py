@@ -1,7 +1,7 @@
 """Time rows in turn, and keep what each frame cost.
 
-Rounds are short and many, so that a disturbance of the machine hits all rows alike: first every
-row has its turn at single frames, then, in every second round, at the rest:
+Rounds are as short and as many as can be, so that a disturbance of the machine hits all rows
+alike: every row has its turn at one frame, and after a number of such rounds at the rest:
 
 - one frame at a time: ours through `Pipeline(mode="latency")`, a peer by the loop that a person
   writes, the stages of a frame one after the other;
@@ -12,6 +12,7 @@ row has its turn at single frames, then, in every second round, at the rest:
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,14 +37,17 @@ from runtime.translator import Translator
 STAGES = ("capture", "in", "infer", "out", "sink")
 AGE = "age"
 END_TO_END = "end_to_end"
-FRAMES_PER_ROUND = 5
-"""So few that the rounds are many: what a ratio of two rows is worth grows with their number."""
+FRAMES_PER_ROUND = 1
+"""Two rows are compared within a round, and what disturbs a machine changes within tenths of a
+second: one frame each, close to each other, says more of a ratio than five each (by experiment:
+docs/benchmarks.md)."""
+ROUNDS_TO_THE_REST = 20
 
-_MOST_ROUNDS = 10_000
+_MOST_ROUNDS = 100_000
 _REST_S = 0.02
 """Before each turn: threads of the library that ran before stop to spin."""
 _LEAD_IN_ALONE = 1
-_LEAD_IN_ONE_BY_ONE = 2
+_LEAD_IN_ONE_BY_ONE = 1
 _LEAD_IN_OVERLAPPED = 5
 """Until the two queues of two frames have the fill that they keep, and one stamp to start from."""
 
@@ -190,7 +194,7 @@ def measure(
         on_progress(done + 1, _rounds_in_all(plan, done + 1, time.monotonic() - started_s))
     for number, row in enumerate(rows):
         if isinstance(row, DeviceRow):
-            results[number] = _on_device(row, plan.frames or FRAMES_PER_ROUND)
+            results[number] = _on_device(row, plan.frames or ROUNDS_TO_THE_REST)
     return [results[number] for number in range(len(rows))]
 
 
@@ -211,24 +215,24 @@ def not_run(row: Row | DeviceRow, error: UserError) -> NotRun:
 def _rounds(plan: Plan) -> Iterator[tuple[int, int]]:
     """Of each round: how many frames come one at a time, and how many of the rest follow.
 
-    The rest takes twice the frames in every second round: an overlap of so few frames as a
-    round has would be all beginning and end.
+    The rest is rare and of more frames: an overlap of so few as a round has would be all
+    beginning and end. Of a duration it has half as many frames as were taken one at a time.
     """
     if plan.frames is not None:
         sizes = round_sizes(plan.frames, FRAMES_PER_ROUND, _MOST_ROUNDS)
         owed = 0
-        for number, size in enumerate(sizes):
+        for done, size in enumerate(sizes, start=1):
             owed += size
-            due = number % 2 == 1 or number == len(sizes) - 1
+            due = done % ROUNDS_TO_THE_REST == 0 or done == len(sizes)
             yield size, owed if due else 0
             owed = 0 if due else owed
         return
     assert plan.duration_s is not None
     until_s = time.monotonic() + plan.duration_s
-    while True:
-        yield FRAMES_PER_ROUND, 0
-        yield FRAMES_PER_ROUND, 2 * FRAMES_PER_ROUND
-        if time.monotonic() >= until_s:
+    rest = ROUNDS_TO_THE_REST * FRAMES_PER_ROUND // 2
+    for number in itertools.count():
+        yield FRAMES_PER_ROUND, rest if number % ROUNDS_TO_THE_REST == 1 else 0
+        if number and time.monotonic() >= until_s:
             return
 
 
