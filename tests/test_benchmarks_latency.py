@@ -349,7 +349,7 @@ def test_models_that_cannot_run_stop_neither_each_other_nor_the_rest(
         [gone, row, fails],
         source,
         NoSink(),
-        Plan(20, None, 1),
+        Plan(40, None, 1),
         lambda done, of: rounds.append((done, of)),
     )
     source.let_go()
@@ -358,10 +358,10 @@ def test_models_that_cannot_run_stop_neither_each_other_nor_the_rest(
     assert [type(result) for result in results] == [NotRun, Measured, NotRun]
     assert results[0] is gone
     assert results[2].name == "fails"
-    assert rounds == [(done, 20) for done in range(1, 21)]
+    assert rounds == [(done, 40) for done in range(1, 41)]
     measured = results[1]
-    assert [len(part) for part in measured.stages_ms["infer"]] == [5, 5, 5, 5]
-    assert [len(part) for part in measured.overlapped_ms] == [10, 10]
+    assert [len(part) for part in measured.stages_ms["infer"]] == [1] * 40
+    assert [len(part) for part in measured.overlapped_ms] == [20, 20]
     assert len(measured.cost_ratios) == 2
 
 
