@@ -6,6 +6,7 @@ planar on the host, drawn, and made a picture again.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.stock import Size, export_stock
 from benchmarks.rounds.rows import PEER
+from benchmarks.timing import balanced
 from runtime.engines.base import one_line
 from runtime.errors import EngineError, UserError
 from runtime.frame import Image, resized
@@ -35,7 +38,10 @@ AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)
 
 _TRIAL_WARM_UP = 2
-_TRIAL_ROUNDS = 6
+_TRIAL_LEAST_ROUNDS = 9
+_TRIAL_MOST_S = 15.0
+_SURE = 3.0
+"""Standard deviations of chance by which a way has to be ahead."""
 
 T = TypeVar("T")
 
@@ -207,21 +213,33 @@ def noise(size_px: Size) -> Image:
 def fastest(ways: Sequence[tuple[T, Callable[[], object]]]) -> T:
     """Which of several ways that the documentation leaves open is the fastest here.
 
-    Each has its turns beside the others; the least time of each counts, since what else runs on
-    a machine only ever adds to it.
+    Each has its turns beside the others until it is clear (or 15 seconds have gone): were it
+    chosen by chance, two runs of a benchmark would measure two different things.
 
     Args:
         ways: at least one: what it is, and one call of it.
     """
-    least = [float("inf")] * len(ways)
-    for done in range(_TRIAL_WARM_UP + _TRIAL_ROUNDS):
-        for number, (_, once) in enumerate(ways):
-            started = time.perf_counter()
+    spent: list[list[float]] = [[] for _ in ways]
+    for _ in range(_TRIAL_WARM_UP):
+        for _, once in ways:
             once()
-            spent = time.perf_counter() - started
-            if done >= _TRIAL_WARM_UP:
-                least[number] = min(least[number], spent)
-    return ways[least.index(min(least))][0]
+    until_s = time.monotonic() + _TRIAL_MOST_S
+    while True:
+        for number in balanced(range(len(ways)), len(spent[0])):
+            started_s = time.perf_counter()
+            ways[number][1]()
+            spent[number].append(time.perf_counter() - started_s)
+        leader = min(range(len(ways)), key=lambda number: median(spent[number]))
+        others = [times for number, times in enumerate(spent) if number != leader]
+        is_clear = all(_is_ahead(spent[leader], times) for times in others)
+        if (is_clear and len(spent[0]) >= _TRIAL_LEAST_ROUNDS) or time.monotonic() > until_s:
+            return ways[leader][0]
+
+
+def _is_ahead(times: Sequence[float], others: Sequence[float]) -> bool:
+    """By the rounds that it won: how far it won them, a hiccup of the machine could decide."""
+    lead = sum(1 if one < other else -1 for one, other in zip(times, others, strict=True))
+    return lead >= _SURE * math.sqrt(len(times))
 
 
 @contextmanager
