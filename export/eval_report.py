@@ -3,7 +3,6 @@ to judge by."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from export.verify import Image
+from export.web_page import figure, page
 from runtime.files import write_text
 
 WHITE_ERROR = 128
@@ -239,18 +239,10 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
 # ------------------------------------------------------------------------------------- as a page
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1120px;padding:0 1rem;
-color:#1c2430;background:#fafbfc}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .9rem;border-bottom:1px solid #dde3ea;text-align:left;white-space:nowrap}
-td.n,th.n{text-align:right}td.best{font-weight:700;color:#0a7a3c}td.t,tr.level,p.note{color:#5a6573}
-tr.level td:first-child{padding-left:2.2rem}p{margin:.3rem 0}
+td,th{white-space:nowrap}td.best{font-weight:700;color:var(--ok)}
+td.t,tr.level{color:var(--soft)}tr.level td:first-child{padding-left:2.2rem}
 .row{display:grid;grid-template-columns:repeat(4,1fr);gap:10px}
-@media(max-width:700px){.row{grid-template-columns:repeat(2,1fr)}
-table{display:block;overflow-x:auto}}
-figure{margin:0}img{width:100%;border-radius:4px;display:block;background:#000}
-figcaption{font-size:12px;color:#4d5866;margin:.2rem 0 .8rem}
+@media(max-width:700px){.row{grid-template-columns:repeat(2,1fr)}}
 """
 
 
@@ -258,21 +250,18 @@ def write_html(path: Path, evaluation: Evaluation) -> None:
     """Write one page that needs nothing beside itself, whole or not at all."""
     names = [escape(name.replace("_", " ")) for name in evaluation.rows]
     head = "".join(f"<th class=n>{name}" for name in names)
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>Evaluation: {escape(evaluation.model)}</title><style>{_STYLE}</style>",
+    body = [
         f"<h1>{_question(evaluation)}</h1>",
         f"<p>{escape(evaluation.model)}</p><p>{escape(evaluation.data)}</p>",
-        f"<table><tr><th>{head}<th></tr>",
+        f"<div class=wide><table><tr><th>{head}<th></tr>",
         *map(_html_line, _lines(evaluation)),
-        "</table>",
+        "</table></div>",
         f"<p class=note>{_rows_told(evaluation)} ↓ lower is better, ↑ higher is better, green: "
         "the best of a line.</p>",
         *(f"<p class=note>{escape(note)}</p>" for note in evaluation.notes),
         *map(_html_example, evaluation.examples),
     ]
-    write_text(path, "\n".join(parts) + "\n")
+    write_text(path, page(f"Evaluation: {evaluation.model}", body, style=_STYLE))
 
 
 def _question(evaluation: Evaluation) -> str:
@@ -298,15 +287,5 @@ def _html_line(line: _Line) -> str:
 
 
 def _html_example(example: Example) -> str:
-    figures = "".join(_figure(caption, picture) for caption, picture in example.pictures)
+    figures = "".join(figure(picture, caption) for caption, picture in example.pictures)
     return f"<h2>{escape(example.title)}</h2><div class=row>{figures}</div>"
-
-
-def _figure(caption: str, picture: Image) -> str:
-    _, data = cv2.imencode(".png", picture)
-    text = base64.b64encode(data.tobytes()).decode("ascii")
-    told = escape(caption, quote=True)
-    return (
-        f"<figure><img alt='{told}' src='data:image/png;base64,{text}'>"
-        f"<figcaption>{told}</figcaption></figure>"
-    )

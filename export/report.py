@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from export.verify import CAMERA_SIZE_PX, Image, Parity
+from export.web_page import figure, page
 from runtime.files import write_text
 
 DIFFERENCE_GAINS = {"fp32": 60, "fp16": 60, "int8": 12}
@@ -120,17 +120,9 @@ def _as_json(run: GateRun) -> dict[str, object]:
 
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;
-color:#1c2430;background:#fafbfc}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .8rem;border-bottom:1px solid #dde3ea;text-align:left}
-td.n{text-align:right}.ok{color:#0a7a3c;font-weight:600}.bad{color:#b3261e;font-weight:600}
-.na{color:#6b7684}.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:8px}
-figure{margin:0}img{width:100%;border-radius:4px;display:block;
-image-rendering:pixelated;background:#000}figcaption{font-size:12px;color:#4d5866;
-margin:.2rem 0 .8rem}
-p.note{color:#4d5866}
+.ok,.bad{font-weight:600}.na{color:var(--soft)}
+.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:8px}
+img{image-rendering:pixelated}
 """
 
 
@@ -138,9 +130,6 @@ def _as_html(run: GateRun) -> str:
     ran = [finding for finding in run.findings if finding.differences]
     worst = max(ran, key=lambda finding: -finding.psnr_db) if ran else None
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>Parity: {escape(run.source)}</title><style>{_STYLE}</style>",
         "<h1>Does the export draw the same picture?</h1>",
         f"<p>{escape(run.source)}, compared with {escape(run.reference)} on "
         f"{len(run.frames)} pictures ({escape(run.images)}).</p>",
@@ -155,7 +144,7 @@ def _as_html(run: GateRun) -> str:
         for index in others:
             parts.append(f"<h2>{escape(run.names[index])}</h2>{_pictures(run, index, ran)}")
     parts += map(_section, run.sections)
-    return "\n".join(parts) + "\n"
+    return page(f"Parity: {run.source}", parts, style=_STYLE)
 
 
 def _section(section: Section) -> str:
@@ -165,7 +154,7 @@ def _section(section: Section) -> str:
     )
     return (
         f"<h2>{escape(section.title)}</h2><p class=note>{escape(section.text)}</p>"
-        f"<table><tr>{head}</tr>{rows}</table>"
+        f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>"
     )
 
 
@@ -188,27 +177,27 @@ def _table(run: GateRun) -> str:
             f"<tr><td>{escape(f.file)}<td>{f.precision}{figures}<td>{escape(str(f.threshold))}"
             f"<td class={_css(f)}>{word}<td>{escape(f.engine)}</tr>"
         )
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f"<div class=wide><table>{head}{''.join(rows)}</table></div>"
 
 
 def _pictures(run: GateRun, index: int, ran: Sequence[Parity]) -> str:
     reference = run.references[index]
     figures = [
-        _figure(run.frames[index], "input"),
-        _figure(reference, f"reference: {run.reference}"),
+        figure(run.frames[index], "input"),
+        figure(reference, f"reference: {run.reference}"),
     ]
     for finding in ran:
         drawn = run.drawn[finding.file][index]
         difference = finding.differences[index]
         figures.append(
-            _figure(
+            figure(
                 drawn,
                 f"{finding.file}: PSNR {_db(difference.psnr_db)}, SSIM {difference.ssim:.5f}",
             )
         )
         gain = DIFFERENCE_GAINS[finding.precision]
         figures.append(
-            _figure(
+            figure(
                 _heat_map(reference, drawn, gain),
                 f"{finding.file}: difference, heat from 0 to {255 / gain:.0f} levels, "
                 f"at most {_levels(difference.max_abs_diff)}",
@@ -222,15 +211,6 @@ def _heat_map(reference: Image, drawn: Image, gain: int) -> Image:
     difference = np.abs(drawn.astype(np.int16) - reference.astype(np.int16)).max(axis=2)
     steps = np.minimum(difference * gain, 255).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(steps, cv2.COLORMAP_HOT), dtype=np.uint8)
-
-
-def _figure(image: Image, caption: str) -> str:
-    _, data = cv2.imencode(".png", image)
-    text = base64.b64encode(data.tobytes()).decode("ascii")
-    return (
-        f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{text}'>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
 
 
 def _db(psnr_db: float) -> str:

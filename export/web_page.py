@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from html import escape
+
+import cv2
+
+from runtime.frame import Image
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#566270;--paper:#fafbfc;--card:#fff;
@@ -25,6 +30,9 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .7rem;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:baseline}
 th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
+figure{margin:0}img{width:100%;border-radius:4px;display:block;background:#000}
+figcaption{font-size:12.5px;color:var(--soft);margin:.25rem 0 .8rem}
+figcaption b{display:block;color:var(--ink);font-weight:500}
 summary{cursor:pointer;margin:.4rem 0}
 dl{display:grid;grid-template-columns:minmax(9rem,max-content) 1fr;gap:.25rem 1.2rem;
 margin:.5rem 0}
@@ -79,4 +87,20 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[tuple[str, str]]], kin
     return (
         f"<div class=wide><table class={kind}><thead><tr>{''.join(columns)}<tbody>{told}"
         "</table></div>"
+    )
+
+
+def figure(image: Image, title: str, told: str = "") -> str:
+    """A picture inside the page, and below it what it is; both texts plain.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+        title: the caption, and what is read out instead of the picture.
+        told: a second line.
+    """
+    _, data = cv2.imencode(".png", image)
+    text = base64.b64encode(data.tobytes()).decode("ascii")
+    return (
+        f"<figure><img alt='{escape(title, quote=True)}' src='data:image/png;base64,{text}'>"
+        f"<figcaption><b>{escape(title)}</b>{escape(told)}</figcaption></figure>"
     )

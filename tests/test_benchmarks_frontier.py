@@ -399,7 +399,7 @@ def test_the_page_holds_input_target_and_both_forms_of_three_pairs(went_on):
         picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape == (64, 64, 3)
     assert text.count("Best of 4") == text.count("Worst of 4") == 2, "those that were measured"
-    assert "http" not in text, "it needs nothing beside itself"
+    assert "://" not in text, "it needs nothing beside itself"
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_the_best_of_each_line_is_marked_by_what_it_aims_at(evaluation, tmp_path
 def test_the_page_needs_nothing_beside_itself_and_shows_the_pictures(evaluation, tmp_path):
     write_html(tmp_path / "page.html", evaluation)
     page = (tmp_path / "page.html").read_text()
-    assert "http" not in page
+    assert "://" not in page
     assert "runs/&lt;mine&gt;" in page
     assert "a note &amp; more" in page
     sources = re.findall(r"src='data:image/png;base64,([^']*)'", page)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-
-import cv2
 
 from benchmarks.frontiers.goals import changes
 from benchmarks.frontiers.recipes import Source
@@ -19,6 +16,7 @@ from export.eval_report import best_median_worst
 from export.norm_stats import BATCH, with_batch_statistics
 from export.subjects import torch_draws
 from export.verify import Difference, Draw, Image
+from export.web_page import figure, page
 from runtime.artifact import meta_of_onnx
 from runtime.files import write_text
 from runtime.translator import Translator
@@ -27,16 +25,10 @@ from trainer.metrics import quality_of
 from trainer.some_pairs import some_of
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1400px;padding:0 1rem;
-color:#1c2430;background:#fafbfc}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.25rem;margin:2.6rem 0 .2rem;
-border-top:1px solid #dde3ea;padding-top:1.2rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
-p{margin:.2rem 0}p.note,figcaption span{color:#5a6573}
+body{max-width:1400px}h2{border-top:1px solid var(--line);padding-top:1.2rem}
 .row{display:grid;grid-template-columns:repeat(5,1fr);gap:10px}
 @media(max-width:800px){.row{grid-template-columns:repeat(2,1fr)}}
-figure{margin:0}img{width:100%;border-radius:4px;display:block;background:#000}
-figcaption{font-size:12.5px;margin:.25rem 0 .8rem;font-variant-numeric:tabular-nums}
-figcaption b{display:block}nav a{margin-right:1rem}
+figcaption{font-variant-numeric:tabular-nums}nav a{margin-right:1rem}
 """
 _INTRO = (
     "Best, median and worst are chosen by the L1 of the student's INT8 (its FP32 where there is "
@@ -75,14 +67,11 @@ def write_page(path: Path, parts: Sequence[tuple[Source, Sequence[Shown]]], teac
     links = "".join(
         f"<a href='#s{n}'>{escape(title)}</a>" for n, (title, _) in enumerate(sections)
     )
-    page = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>Generators side by side</title><style>{_STYLE}</style>",
+    body = [
         f"<h1>Generators side by side</h1><p class=note>{escape(_INTRO)}</p><nav>{links}</nav>",
         *(f"<h2 id=s{n}>{escape(title)}</h2>{body}" for n, (title, body) in enumerate(sections)),
     ]
-    write_text(path, "\n".join(page) + "\n")
+    write_text(path, page("Generators side by side", body, style=_STYLE))
 
 
 def _sections(
@@ -149,7 +138,7 @@ def _torch_draw(shown: Shown) -> Draw:
 
 
 def _row(before: Image, target: Image, drawn: Mapping[str, Image]) -> str:
-    figures = [_figure(before, "input", ""), _figure(target, "target", "")]
+    figures = [figure(before, "input"), figure(target, "target")]
     reference = next((image for title, image in drawn.items() if title.endswith("FP32")), None)
     for title, image in drawn.items():
         quality = quality_of(image, target)
@@ -157,14 +146,5 @@ def _row(before: Image, target: Image, drawn: Mapping[str, Image]) -> str:
         if title.endswith("INT8") and reference is not None:
             own = drawn[title.replace("INT8", "FP32")]
             told += f"; {Difference.between(own, image).psnr_db:.1f} dB to its FP32"
-        figures.append(_figure(image, title, told))
+        figures.append(figure(image, title, told))
     return f"<div class=row>{''.join(figures)}</div>"
-
-
-def _figure(image: Image, title: str, told: str) -> str:
-    _, data = cv2.imencode(".png", image)
-    text = base64.b64encode(data.tobytes()).decode("ascii")
-    return (
-        f"<figure><img alt='{escape(title, quote=True)}' src='data:image/png;base64,{text}'>"
-        f"<figcaption><b>{escape(title)}</b><span>{escape(told)}</span></figcaption></figure>"
-    )
