@@ -71,6 +71,25 @@ def test_what_it_draws_is_gain_times_frame_plus_offset_in_the_frames_shape(name)
         assert torch.equal(generator(seen), gain * seen + offset)
 
 
+@pytest.mark.parametrize("reduction", [2, 4])
+@pytest.mark.parametrize("name", EDGE_GENERATORS)
+def test_with_a_reduction_it_looks_at_a_smaller_copy_and_changes_the_picture_itself(
+    name, reduction
+):
+    generator = fresh(name, reduction=reduction).eval()
+    copies = pictures(2, 32)
+    detail = 0.2 * (torch.arange(32 * reduction) % 2 * 2 - 1.0)  # the averages do not hold it
+    seen = functional.interpolate(copies, scale_factor=float(reduction)) + detail
+    with torch.no_grad():
+        parts = [
+            functional.interpolate(part, seen.shape[2:], mode="bilinear")
+            for part in generator.retouch(copies)
+        ]
+        drawn = generator(seen)
+        assert (drawn - (parts[0] * seen + parts[1])).abs().max() < 1e-5
+        assert (drawn - generator(seen - detail) - parts[0] * detail).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("name", EDGE_GENERATORS)
 def test_a_fresh_one_repeats_pixels_where_it_doubles_so_no_checkerboard_is_there_to_unlearn(name):
     generator = fresh(name)

@@ -160,6 +160,33 @@ def test_the_exported_file_draws_what_the_definition_says_at_the_frames_size(exp
     assert np.abs(made - np.stack(expected)).max() <= 1
 
 
+@pytest.mark.parametrize("frame_px", [(64, 128), (180, 320)])
+def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(frame_px, tmp_path):
+    generator = lively_generator(replace(RELIGHT, reduction=2))
+    path = tmp_path / "model.onnx"
+    contract = replace(meta(size_px=frame_px), network_size_px=(64, 128))
+    onnx_from_generator(generator, path, contract)
+    frame = picture(3, *frame_px)
+    small = cv2.resize(frame.astype(np.float32), (64, 32), interpolation=cv2.INTER_AREA)
+    planes = torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        gain, offset = (
+            functional.interpolate(part, size=frame_px, mode="bilinear")[0].numpy()
+            for part in generator.retouch(planes)
+        )
+    expected = (gain * (frame[..., ::-1].transpose(2, 0, 1) / 127.5 - 1) + offset) * 127.5 + 127.5
+    expected = np.clip(expected, 0, 255)[::-1].transpose(1, 2, 0)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {"frames": frame[None]})
+    assert expected.std() > 10
+    assert np.abs(made[0] - expected).max() <= 1
+    if frame_px == (64, 128):
+        planes = torch.from_numpy(frame[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.no_grad():
+            drawn = generator(planes)[0].numpy()[::-1].transpose(1, 2, 0) * 127.5 + 127.5
+        assert np.abs(made[0] - np.clip(drawn, 0, 255)).max() <= 1, "as it draws in training"
+
+
 def test_tensorrt_builds_an_engine_of_it(exported, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="no tensorrt-rtx wheel for this platform")
     built = engine_from_onnx(exported, tmp_path / "model.engine")

@@ -59,6 +59,7 @@ def terms_of(run):
         (("--gan-mode", "wgangp", "--beta1", "0", "--lambda-gp", "5"), set()),
         (("--gan-mode", "none", "--lambda-l1", "0", "--lambda-l2", "50"), {"g_l2"}),
         (("--lambda-l1", "0", "--lambda-feat", "10"), {"g_feat"}),
+        (("--lambda-l1", "0", "--lambda-swd", "5"), {"g_swd"}),
         (("--precision", "bf16", "--upsample", "resize", "--channels-last"), set()),
         (("--precision", "fp16", "--upsample", "subpixel", "--norm", "instance"), set()),
     ],
@@ -262,6 +263,9 @@ def test_one_damaged_pair_among_many_is_named_and_left_out(tmp_path):
         (("--bad-pairs", "2"), "--bad-pairs 2"),
         (("--lambda-vgg", "1", "--vgg-weights", "none.pth"), "none.pth"),
         (("--netG", "mobilenet_unet", "--crop-size", "64", "--patch", "286"), "smaller --patch"),
+        (("--netG", "unet_128", "--reduction", "2"), "leave --reduction out"),
+        (("--netG", "relight_s", "--reduction", "3"), "one of 1, 2, 4, 8"),
+        (("--netG", "relight_s", "--reduction", "2", "--crop-size", "96"), "a multiple of 64"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

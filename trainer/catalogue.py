@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,9 +63,10 @@ def catalogue(config: GeneratorConfig | None = None) -> list[ModelRow]:
     shared = config or GeneratorConfig()
     rows = []
     for name in GENERATORS:
-        # Edge generators have one way of doubling.
-        upsample = GeneratorConfig.upsample if name in EDGE_GENERATORS else shared.upsample
-        rows.append(_row(replace(shared, name=name, upsample=upsample)))
+        # Edge generators have one way of doubling, and they alone may look at a smaller copy.
+        is_edge = name in EDGE_GENERATORS
+        own: dict[str, Any] = {"upsample": "transposed"} if is_edge else {"reduction": 1}
+        rows.append(_row(replace(shared, name=name, **own)))
     return rows
 
 

@@ -65,6 +65,9 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--norm", type=click.Choice(NORMS), default="batch", help="Of the generator.")
 @click.option("--input-norm", is_flag=True, help="Each frame brought to one exposure first.")
 @click.option(
+    "--reduction", type=int, default=1, help="An edge generator's copy of the frame, as 1/N."
+)
+@click.option(
     "--fixed-stats", is_flag=True, help="BatchNorm's statistics measured once, and kept."
 )
 @click.option("--upsample", type=click.Choice(UPSAMPLINGS), default="transposed")
@@ -86,6 +89,7 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--lambda-l2", default=0.0, help="Weight of the mean squared difference.")
 @click.option("--lambda-feat", default=0.0, help="Weight of feature matching.")
 @click.option("--lambda-vgg", default=0.0, help="Weight of the perceptual distance.")
+@click.option("--lambda-swd", default=0.0, help="Weight of the distance in texture.")
 @click.option("--vgg-weights", help="torchvision's vgg19-dcbb9e9d.pth, for --lambda-vgg.")
 @click.option("--lambda-gp", default=10.0, help="Weight of the gradient penalty of wgangp.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="Learn from this generator too.")

@@ -20,6 +20,7 @@ HALVINGS = {
 }
 """Generator name to the number of times that it halves the picture."""
 GENERATORS = tuple(HALVINGS)
+REDUCTIONS = (1, 2, 4, 8)
 NORMS = ("batch", "instance", "none")
 UPSAMPLINGS = ("transposed", "resize", "subpixel")
 RECEPTIVE_FIELDS_PX = (1, 16, 70, 286)
@@ -55,6 +56,9 @@ class GeneratorConfig:
     input_norm: bool = False
     """Bring each channel of each frame to mean 0 and deviation 1/2 first, so that the camera's
     exposure and white balance no longer matter."""
+    reduction: int = 1
+    """One of `REDUCTIONS`: an edge generator looks at a copy whose sides are so much smaller;
+    what it finds is enlarged and applied to the picture itself."""
 
     def __post_init__(self) -> None:
         _one_of("--netG", self.name, GENERATORS)
@@ -63,8 +67,20 @@ class GeneratorConfig:
         _at_least("--ngf", self.ngf, 1)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}", "0 <= dropout < 1", "use --no-dropout")
+        if self.reduction not in REDUCTIONS:
+            raise ConfigError(
+                f"--reduction {self.reduction}",
+                f"one of {', '.join(map(str, REDUCTIONS))}",
+                "change --reduction",
+            )
         if self.name in EDGE_GENERATORS:
             self._check_edge_generator()
+        elif self.reduction > 1:
+            raise ConfigError(
+                f"--reduction {self.reduction} with --netG {self.name}, which draws every pixel",
+                f"one that changes the picture itself: {', '.join(EDGE_GENERATORS)}",
+                "leave --reduction out, or choose another --netG",
+            )
 
     def _check_edge_generator(self) -> None:
         if self.upsample != "transposed":
@@ -84,7 +100,7 @@ class GeneratorConfig:
     @property
     def size_multiple(self) -> int:
         """Height and width of its input are multiples of this many pixels."""
-        return int(2 ** HALVINGS[self.name])
+        return int(self.reduction * 2 ** HALVINGS[self.name])
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,8 @@ class ObjectiveConfig:
     """Of feature matching in the discriminator; pix2pixHD takes 10."""
     lambda_vgg: float = 0.0
     """Of the perceptual distance in VGG-19; pix2pixHD takes 10."""
+    lambda_swd: float = 0.0
+    """Of the sliced Wasserstein distance of patches: texture."""
     vgg_weights: str | None = None
     """File of torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`)."""
     lambda_gp: float = 10.0
@@ -140,7 +158,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         _one_of("--gan-mode", self.gan_mode, GAN_MODES)
-        for name in ("gan", "l1", "l2", "feat", "vgg", "gp", "distill", "distill_feat"):
+        for name in ("gan", "l1", "l2", "feat", "vgg", "swd", "gp", "distill", "distill_feat"):
             flag = f"--lambda-{name}".replace("_", "-")
             _between(flag, getattr(self, f"lambda_{name}"), -1e-9, 1e9)
         if self.lambda_vgg and not self.vgg_weights:
@@ -156,7 +174,11 @@ class ObjectiveConfig:
                 "choose another --gan-mode, or leave --lambda-feat out",
             )
         if self.gan_mode == "none" and not (
-            self.lambda_l1 or self.lambda_l2 or self.lambda_vgg or self.lambda_distill
+            self.lambda_l1
+            or self.lambda_l2
+            or self.lambda_vgg
+            or self.lambda_swd
+            or self.lambda_distill
         ):
             raise ConfigError(
                 "no term to minimise",

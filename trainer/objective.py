@@ -17,6 +17,7 @@ from trainer.distill import Distillation
 from trainer.losses import feature_matching, generator_loss
 from trainer.norm_stats import still_statistics
 from trainer.perceptual import Perceptual
+from trainer.texture_loss import sliced_wasserstein_loss
 
 
 class Drawn(NamedTuple):
@@ -55,7 +56,7 @@ class GeneratorObjective:
         weights = {"g_l1": config.lambda_l1}
         if self._discriminator is not None:
             weights["g_gan"] = config.lambda_gan
-        for name in ("l2", "feat", "vgg"):
+        for name in ("l2", "feat", "vgg", "swd"):
             if weight := getattr(config, f"lambda_{name}"):
                 weights[f"g_{name}"] = weight
         if self._distillation is not None:
@@ -78,6 +79,8 @@ class GeneratorObjective:
             losses["g_l2"] = functional.mse_loss(picture, target)
         if self._perceptual:
             losses["g_vgg"] = self._perceptual(picture, target)
+        if config.lambda_swd:
+            losses["g_swd"] = sliced_wasserstein_loss(picture, target)
         if self._discriminator is not None:
             losses |= self._adversarial(self._discriminator, source, target, picture)
         if self._distillation is not None:

@@ -23,6 +23,8 @@ class StepLosses:
     """Feature matching."""
     g_vgg: float | None = None
     """Perceptual distance."""
+    g_swd: float | None = None
+    """Sliced Wasserstein distance of patches."""
     g_distill: float | None = None
     """Mean absolute difference to what the teacher draws, in grey levels of 0 to 255."""
     g_distill_feat: float | None = None

@@ -24,6 +24,7 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     """
     retouching = _retouching(config)
     if retouching is not None:
+        retouching.reduction = config.reduction
         return retouching
     if config.input_norm:
         plain = build_generator(replace(config, input_norm=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class RetouchingGenerator(nn.Module):
@@ -14,11 +16,23 @@ class RetouchingGenerator(nn.Module):
     for Real-Time Image Enhancement" (HDRNet), SIGGRAPH 2017.
     """
 
+    reduction: int = 1
+    """How many times smaller than its picture the copy is, in training too: its sides."""
+
+    def copy_size_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        """Of a picture of (height, width) the size of the copy that `retouch` is given."""
+        return size_px[0] // self.reduction, size_px[1] // self.reduction
+
     def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """float [N, 3, H, W], -1 to 1, to the gain and the offset, both of that shape."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, 3, H, W], -1 to 1, to the same; a little beyond where it is clipped later."""
-        gain, offset = self.retouch(x)
+        if self.reduction == 1:
+            gain, offset = self.retouch(x)
+            return gain * x + offset
+        both = torch.cat(self.retouch(functional.avg_pool2d(x, self.reduction)), dim=1)
+        large = functional.interpolate(both, scale_factor=float(self.reduction), mode="bilinear")
+        gain, offset = large.chunk(2, dim=1)
         return gain * x + offset
