@@ -15,7 +15,7 @@ from trainer.errors import ConfigError
 from trainer.generators import build_generator
 from trainer.generators.edge_unet import EdgeTrunk
 from trainer.generators.pyramid import Pyramid
-from trainer.generators.relight import Relight
+from trainer.generators.relight import Relight, _softened
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,6 +165,15 @@ def test_light_is_added_and_never_taken_away():
         dark = relight(seen)
     assert (lit - dark).min() >= 0
     assert (lit - dark).max() > 0
+
+
+def test_a_pattern_of_depth_to_space_does_not_come_through_as_light():
+    phases = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    softened = _softened(phases.tile(4, 6))
+    assert softened.shape == (1, 1, 16, 24)
+    inner = softened[..., 2:-2, 2:-2]
+    assert inner == pytest.approx(float(phases.mean()), abs=1e-6)
+    assert _softened(torch.ones(1, 1, 16, 24)) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_pyramid_of_gain_one_that_hands_back_the_low_band_hands_back_the_frame():

@@ -12,7 +12,7 @@ trap '((beside == 0)) || kill -- -"$beside" 2>/dev/null; rm -f "$computing"' EXI
 workers=$(.venv/bin/python -c 'from runtime.machine import usable_cpus; print(usable_cpus())')
 # One thread each: the networks are small, and threads that wait for a busy core are slow.
 OMP_NUM_THREADS=1 nice -n 10 "${pytest[@]}" -n "$workers" --dist loadfile \
-	"${live[@]/#/--ignore=}" >"$computing" 2>&1 &
+	--durations 15 "${live[@]/#/--ignore=}" >"$computing" 2>&1 &
 beside=$!
 
 "${pytest[@]}" "${live[@]}"

@@ -29,7 +29,8 @@ class Relight(RetouchingGenerator):
     cell for every 16x16 pixels, so that it cannot draw coloured noise. The shade g, 0 to 1, has
     one for every 4x4 pixels and keeps the edges between a dark sky and a lit roof. The light l is
     drawn for each pixel, as the brightness of two lamps whose colours are learned and the same
-    everywhere; it is never negative.
+    everywhere; it is never negative, and too smooth for the grid that an objective which asks for
+    detail would make of depth-to-space.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Relight(RetouchingGenerator):
 
 
 def _softened(light: Tensor) -> Tensor:
-    """The mean over 3x3 pixels: the edges of depth-to-space's blocks cannot be seen then."""
-    return functional.avg_pool2d(light, 3, stride=1, padding=1, count_include_pad=False)
+    """The mean over 4x4 pixels, and then over 2x2: of a pattern that repeats every 4 pixels, as
+    depth-to-space can make one, nothing stays. At the border the mean is over what is there."""
+    blocks = functional.avg_pool2d(light, STEM, 1, padding=STEM // 2, count_include_pad=False)
+    return functional.avg_pool2d(blocks, 2, 1)
 
 
 def _enlarged(x: Tensor, factor: int) -> Tensor:
