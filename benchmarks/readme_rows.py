@@ -134,6 +134,35 @@ def _baseline(what: str, which: str) -> Line:
     )
 
 
+def _of_eight_cameras(name: str, *steps: Step) -> Figure:
+    return at("data", {"name": "eight-cameras"}, "rows", {"name": name}, *steps)
+
+
+def _student(name: str, told: str) -> Line:
+    return Line(
+        what="day to night, eight webcams, {images:,} images, held-out pairs: U-Net 256 in FP32, "
+        f"then {told} in INT8, which it taught",
+        kind="frontier",
+        got="L1 {l1:.1f}, {own_l1:.1f}; SSIM {ssim:.3f}, {own_ssim:.3f}; SWD (texture, lower is "
+        "better) {swd:.0f}, {own_swd:.0f}; a frame takes {eager:.0f} ms in PyTorch, "
+        "{own:.1f} ms in ONNX Runtime (p50)",
+        figures={
+            "images": _of_eight_cameras(name, "images_seen"),
+            "eager": _of_eight_cameras("unet_256", "latency_ms", "torch", "p50"),
+            "own": _of_eight_cameras(name, "latency_ms", "ort_int8", "p50"),
+            **{
+                key: _of_eight_cameras("unet_256", "held_out", "fp32", key)
+                for key in ("l1", "ssim", "swd")
+            },
+            **{
+                f"own_{key}": _of_eight_cameras(name, "held_out", "int8", key)
+                for key in ("l1", "ssim", "swd")
+            },
+        },
+        again=("python benchmarks/frontier.py",),
+    )
+
+
 def _start(role: str, peer: str, state: str, *steps: str) -> Figure:
     return at("rows", {"role": role, "peer": peer, "state": state}, *steps)
 
@@ -344,9 +373,28 @@ LINES: tuple[Line, ...] = (
         },
         again=("python benchmarks/startup.py model.int8.cpu.onnx --checkpoint RUN",),
     ),
+    Line(
+        what="{runs} runs of one command: by how much the greatest of each of its {count} ratios "
+        "is above the least",
+        kind="agreement",
+        got="{least:.1f} to {most:.1f} %",
+        figures={
+            "runs": at("created_at", then=len),
+            "count": at("ratios", then=len),
+            "least": at("ratios", then=lambda found: min(map(_apart, found))),
+            "most": at("ratios", then=lambda found: max(map(_apart, found))),
+        },
+        again=("python benchmarks/agreement.py RUN.json...",),
+    ),
+    _student("relight-2", "`relight --reduction 2`"),
+    _student("relight-4", "`relight --reduction 4`"),
     _baseline("the day picture handed back", "identity"),
     _baseline("the mean of the night pictures", "mean_target"),
 )
+
+
+def _apart(ratio: Mapping[str, Any]) -> float:
+    return float(ratio["apart_percent"])
 
 
 def _then(parts: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -189,11 +189,11 @@ def test_usual_sizes_are_those_that_the_network_takes(tmp_path):
 def test_a_retouching_run_is_exported_at_each_frame_size_and_another_once_for_all(
     tmp_path, one_thread
 ):
-    relight = write_run(tmp_path / "relight", GeneratorConfig("relight", ngf=8))
-    resnet = write_run(tmp_path / "plain", GeneratorConfig("mobilenet_unet", ngf=8))
+    relight = write_run(tmp_path / "relight", GeneratorConfig("relight_s", ngf=8))
+    plain = write_run(tmp_path / "plain", GeneratorConfig("unet_128", ngf=8))
     told = []
     retouching, whole = families_of(
-        [relight, resnet], tmp_path / "scratch", precisions=(), fixed=False, most_batch=2,
+        [relight, plain], tmp_path / "scratch", precisions=(), fixed=False, most_batch=2,
         calibration=None, say=told.append,
     )  # fmt: skip
     assert (retouching.way, whole.way) == ("frame-size", "dynamic")

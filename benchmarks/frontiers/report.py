@@ -12,6 +12,7 @@ from benchmarks.frontiers.goals import HIGHER_IS_BETTER, Answer, answers, same_i
 from benchmarks.frontiers.latency import WAYS, Latencies, told_machine, told_times
 from benchmarks.frontiers.recipes import Source
 from benchmarks.frontiers.rows import Row
+from benchmarks.paths import without_paths
 
 SCHEMA = 1
 MARKERS = ("<!-- frontier:start -->", "<!-- frontier:end -->")
@@ -207,6 +208,8 @@ def to_json(
 def _row_json(row: Row, times: Latencies | None) -> dict[str, Any]:
     told = asdict(row)
     del told["settings"]  # paths of this machine
+    told["training"] = without_paths(row.training)
+    told["notes"] = [without_paths(note) for note in row.notes]
     found = {} if times is None else {way: times.distribution(row.name, way) for way in WAYS}
     told["latency_ms"] = {way: asdict(ms) for way, ms in found.items() if ms is not None}
     return told
