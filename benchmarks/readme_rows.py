@@ -140,7 +140,7 @@ def _of_eight_cameras(name: str, *steps: Step) -> Figure:
 
 def _student(name: str, told: str) -> Line:
     return Line(
-        what="day to night, eight webcams, {images:,} images, held-out pairs: U-Net 256 in FP32, "
+        what="day to night, eight webcams, {images:,} images, a sample of held-out pairs: U-Net 256 in FP32, "
         f"then {told} in INT8, which it taught",
         kind="frontier",
         got="L1 {l1:.1f}, {own_l1:.1f}; SSIM {ssim:.3f}, {own_ssim:.3f}; SWD (texture, lower is "

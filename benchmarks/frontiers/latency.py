@@ -295,5 +295,5 @@ def told_machine(around: Mapping[str, Any], threads: int) -> str:
     busy = load is not None and load > (os.cpu_count() or 1) / 2
     parts = [around["cpu"], f"{threads} threads", *libraries]
     if busy:
-        parts.append(f"BUSY (load {load:.1f}): these timings are noise")
+        parts.append(f"load {load:.1f} in the minute before: noisy if programs went on")
     return ", ".join(part for part in parts if part)
