@@ -140,8 +140,8 @@ def _of_eight_cameras(name: str, *steps: Step) -> Figure:
 
 def _student(name: str, told: str) -> Line:
     return Line(
-        what="day to night, eight webcams, {images:,} images, a sample of held-out pairs: U-Net 256 in FP32, "
-        f"then {told} in INT8, which it taught",
+        what="day to night, eight webcams, {images:,} images, a sample of held-out pairs: "
+        f"U-Net 256 in FP32, then {told} in INT8, which it taught",
         kind="frontier",
         got="L1 {l1:.1f}, {own_l1:.1f}; SSIM {ssim:.3f}, {own_ssim:.3f}; SWD (texture, lower is "
         "better) {swd:.0f}, {own_swd:.0f}; a frame takes {eager:.0f} ms in PyTorch, "
@@ -161,6 +161,10 @@ def _student(name: str, told: str) -> Line:
         },
         again=("python benchmarks/frontier.py",),
     )
+
+
+def _growth(name: str) -> Figure:
+    return at("series", {"name": name}, "pixels", "fit", "power", "exponent")
 
 
 def _start(role: str, peer: str, state: str, *steps: str) -> Figure:
@@ -385,6 +389,16 @@ LINES: tuple[Line, ...] = (
             "most": at("ratios", then=lambda found: max(map(_apart, found))),
         },
         again=("python benchmarks/agreement.py RUN.json...",),
+    ),
+    Line(
+        what="time of a frame over its pixels, 256x256 to 1024x2048, FP32: the exponent b of "
+        "a * megapixels ^ b (95 % interval)",
+        kind="scaling",
+        got="U-Net 256 {unet[value]:.2f} ({unet[low]:.2f} to {unet[high]:.2f}); `relight "
+        "--reduction 4`, whose network looks at a small copy, {relight[value]:.2f} "
+        "({relight[low]:.2f} to {relight[high]:.2f})",
+        figures={"unet": _growth("unet_256 fp32"), "relight": _growth("relight-4 fp32")},
+        again=("python benchmarks/scaling.py RUN RUN --batch 1 --cameras 0 --threads 2",),
     ),
     _student("relight-2", "`relight --reduction 2`"),
     _student("relight-4", "`relight --reduction 4`"),
