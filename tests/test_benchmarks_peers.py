@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from itertools import chain, repeat
 
 import cv2
 import numpy as np
@@ -21,9 +20,8 @@ from pairs import picture
 
 from benchmarks.peers import PEERS, DeviceRow, peers_of
 from benchmarks.peers import pytorch as peers_torch
-from benchmarks.peers import rows as peer_rows
 from benchmarks.peers.plain_loop import PlainNetwork
-from benchmarks.peers.rows import as_picture, as_planes, fastest
+from benchmarks.peers.rows import as_picture, as_planes
 from benchmarks.rounds.rows import PEER, NotRun
 from export.checkpoints import open_checkpoint
 from export.norm_stats import with_batch_statistics
@@ -216,45 +214,6 @@ def test_a_stock_graph_that_is_there_is_taken(rows, run, tmp_path):
     [row] = opened(run, ["onnxruntime_stock"], tmp_path / "none", stock=file)
     assert row.file == file
     assert not (tmp_path / "none").exists()
-
-
-class Clock:
-    """Stands for the clock: time goes by as the ways say."""
-
-    def __init__(self, monkeypatch):
-        self.now = 0.0
-        monkeypatch.setattr(peer_rows.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(peer_rows.time, "monotonic", lambda: self.now)
-
-    def takes(self, seconds):
-        def once():
-            self.now += next(seconds)
-
-        return once
-
-
-def test_of_two_ways_the_faster_one_is_taken(monkeypatch):
-    clock = Clock(monkeypatch)
-    slow_but_for_the_warm_up = chain([0.0, 0.0], repeat(0.05))
-    once_disturbed = chain([0.09, 0.09, 0.99], repeat(0.04))
-    ways = [
-        ("slow", clock.takes(slow_but_for_the_warm_up)),
-        ("fast", clock.takes(once_disturbed)),
-    ]
-    assert fastest(ways) == "fast"
-    assert clock.now < 3, "it is clear before the 15 seconds have gone"
-
-
-def test_of_two_ways_that_differ_by_less_than_the_noise_the_faster_one_is_taken(monkeypatch):
-    taken = []
-    for seed in range(30):
-        clock = Clock(monkeypatch)
-        noise = np.random.default_rng(seed).lognormal(0, 0.07, 2000)
-        ways = [("slow", clock.takes(iter(0.0315 * noise[:1000])))]
-        ways += [("fast", clock.takes(iter(0.03 * noise[1000:])))]
-        taken.append(fastest(ways))
-        assert clock.now < 16
-    assert taken.count("fast") >= 29
 
 
 def test_pytorch_draws_with_the_threads_of_its_own_row(rows):

@@ -19,10 +19,10 @@ from benchmarks.peers.rows import (
     Asked,
     PeerRow,
     as_planes,
-    fastest,
     noise,
     told_failure,
 )
+from benchmarks.peers.trials import fastest
 from runtime.engines.base import told_threads
 from runtime.errors import EngineError
 from runtime.frame import Image, resized

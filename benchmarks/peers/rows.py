@@ -6,16 +6,13 @@ planar on the host, drawn, and made a picture again.
 
 from __future__ import annotations
 
-import math
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,7 +20,6 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.stock import Size, export_stock
 from benchmarks.rounds.rows import PEER
-from benchmarks.timing import balanced
 from runtime.engines.base import one_line
 from runtime.errors import EngineError, UserError
 from runtime.frame import Image, resized
@@ -36,14 +32,6 @@ if TYPE_CHECKING:
 FP32, FP16 = "fp32", "fp16"
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)
-
-_TRIAL_WARM_UP = 2
-_TRIAL_LEAST_ROUNDS = 9
-_TRIAL_MOST_ROUNDS, _TRIAL_MOST_S = 150, 15.0
-_SURE = 3.0
-"""Standard deviations of chance by which a way has to be ahead."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -208,40 +196,6 @@ def as_picture(drawn: NDArray[Any]) -> Image:
 def noise(size_px: Size) -> Image:
     """Uint8 [H, W, 3] with something everywhere: what a peer warms up and is tried with."""
     return np.random.default_rng(0).integers(0, 256, (*size_px, 3), np.uint8)
-
-
-def fastest(ways: Sequence[tuple[T, Callable[[], object]]]) -> T:
-    """Which of several ways that the documentation leaves open is the fastest here.
-
-    Each has its turns beside the others until it is clear (or after 150 rounds or 15 seconds it
-    is not): were it chosen by chance, two runs of a benchmark would measure two different things.
-
-    Args:
-        ways: at least one: what it is, and one call of it.
-    """
-    spent: list[list[float]] = [[] for _ in ways]
-    for _ in range(_TRIAL_WARM_UP):
-        for _, once in ways:
-            once()
-    until_s = time.monotonic() + _TRIAL_MOST_S
-    while True:
-        for number in balanced(range(len(ways)), len(spent[0])):
-            started_s = time.perf_counter()
-            ways[number][1]()
-            spent[number].append(time.perf_counter() - started_s)
-        leader = min(range(len(ways)), key=lambda number: median(spent[number]))
-        others = [times for number, times in enumerate(spent) if number != leader]
-        is_clear = all(_is_ahead(spent[leader], times) for times in others)
-        rounds = len(spent[0])
-        is_over = rounds >= _TRIAL_MOST_ROUNDS or time.monotonic() > until_s
-        if is_over or (is_clear and rounds >= _TRIAL_LEAST_ROUNDS):
-            return ways[leader][0]
-
-
-def _is_ahead(times: Sequence[float], others: Sequence[float]) -> bool:
-    """By the rounds that it won: how far it won them, a hiccup of the machine could decide."""
-    lead = sum(1 if one < other else -1 for one, other in zip(times, others, strict=True))
-    return lead >= _SURE * math.sqrt(len(times))
 
 
 @contextmanager
