@@ -24,7 +24,8 @@ if not __package__:  # called as a file: take its own clone, wherever it is call
 from benchmarks.command import exit_code_of
 from benchmarks.exports.report import between_markers
 from benchmarks.readme_figures import Figure, Line, Table
-from benchmarks.readme_rows import LINES, TABLES
+from benchmarks.readme_latency import LATENCY
+from benchmarks.readme_rows import LINES
 from runtime.errors import UserError
 from runtime.files import write_text
 
@@ -112,9 +113,8 @@ def section(results: Results) -> str:
     """
     lines = [_told_line(line, results) for line in LINES]
     parts = [_conditions(results), "\n".join((*_HEAD, *lines))] if lines else []
-    for table in TABLES:
-        for machine in results.machines(table.kind):
-            parts.append("\n".join(_told_table(table, results.newest(table.kind, machine))))
+    for machine in results.machines(LATENCY.kind):
+        parts.append("\n".join(_told_table(LATENCY, results.newest(LATENCY.kind, machine))))
     return "\n\n".join(parts)
 
 

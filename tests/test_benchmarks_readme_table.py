@@ -8,7 +8,8 @@ from made_results import made_result
 
 from benchmarks import readme_table
 from benchmarks.readme_figures import Line, at
-from benchmarks.readme_rows import LATENCY, LINES
+from benchmarks.readme_latency import LATENCY
+from benchmarks.readme_rows import LINES
 from benchmarks.readme_table import MARKERS, README, RESULTS, Results, main, section
 
 AGE = Line(
