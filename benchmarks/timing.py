@@ -60,19 +60,13 @@ def rate_per_s(intervals: Sequence[float]) -> float | None:
     return 1000 * len(intervals) / whole_ms if whole_ms > 0 else None
 
 
-def round_sizes(
-    count: int, least: int = _FRAMES_PER_ROUND, most_rounds: int = _MOST_ROUNDS
-) -> list[int]:
-    """Split `count` frames into rounds of nearly equal size.
+def round_sizes(count: int) -> list[int]:
+    """Split `count` frames, at least one, into at most ten rounds of nearly equal size.
 
-    Several things are measured in turn, a round each: a disturbance hits all of them alike.
-
-    Args:
-        count: of frames, at least one.
-        least: a round has no fewer frames, unless there are none more.
-        most_rounds: there are no more rounds.
+    Several things are measured in turn, a round each: a disturbance hits all of them alike. A
+    round has ten frames or more, unless there are none more.
     """
-    rounds = max(1, min(most_rounds, count // least))
+    rounds = max(1, min(_MOST_ROUNDS, count // _FRAMES_PER_ROUND))
     size, left = divmod(count, rounds)
     return [size + (number < left) for number in range(rounds)]
 

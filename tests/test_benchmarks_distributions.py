@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.distributions import Ratio, histogram, median_interval, outliers, to_json
-from benchmarks.timing import balanced, percentile, round_sizes
+from benchmarks.timing import balanced, percentile
 
 some_ms = st.lists(st.floats(0.001, 1e5), min_size=1, max_size=200)
 
@@ -89,9 +89,3 @@ def test_over_the_rounds_each_row_has_every_place_and_every_predecessor_equally_
 def test_one_row_or_none_has_one_order():
     assert balanced(["a"], 5) == ["a"]
     assert balanced([], 5) == []
-
-
-def test_short_rounds_are_many():
-    assert round_sizes(100, 5, 10_000) == [5] * 20
-    assert round_sizes(13, 5, 10_000) == [7, 6]
-    assert round_sizes(3, 5, 10_000) == [3]

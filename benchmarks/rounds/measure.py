@@ -24,7 +24,7 @@ from benchmarks.rounds.device_times import by_name, device_times
 from benchmarks.rounds.plain_rows import frames_of_peer
 from benchmarks.rounds.rows import NotRun, OurRow, Row
 from benchmarks.rounds.source import EndlessSource
-from benchmarks.timing import balanced, intervals_ms, round_sizes
+from benchmarks.timing import balanced, intervals_ms
 from runtime.errors import SinkError, SourceError, UserError
 from runtime.frame import Frame
 from runtime.pipeline import Pipeline
@@ -37,13 +37,10 @@ from runtime.translator import Translator
 STAGES = ("capture", "in", "infer", "out", "sink")
 AGE = "age"
 END_TO_END = "end_to_end"
-FRAMES_PER_ROUND = 1
-"""Two rows are compared within a round, and what disturbs a machine changes within tenths of a
-second: one frame each, close to each other, says more of a ratio than five each (by experiment:
-docs/benchmarks.md)."""
 ROUNDS_TO_THE_REST = 20
+"""A round is one frame of each row. What disturbs a machine changes within tenths of a second: one
+frame each, close to each other, says more of a ratio than five each (docs/benchmarks.md)."""
 
-_MOST_ROUNDS = 100_000
 _REST_S = 0.02
 """Before each turn: threads of the library that ran before stop to spin."""
 _LEAD_IN_ALONE = 1
@@ -184,11 +181,11 @@ def measure(
     numbers = [number for number, result in results.items() if isinstance(result, Measured)]
     each(numbers, warm_up)
     started_s = time.monotonic()
-    for done, (frames, rest) in enumerate(_rounds(plan)):
+    for done, rest in enumerate(_rests(plan)):
         if not any(isinstance(result, Measured) for result in results.values()):
             break
         order = balanced(numbers, done)
-        each(order, lambda result, frames=frames: _single_frames(result, source, sink, frames))  # type: ignore[misc]
+        each(order, lambda result: _single_frame(result, source, sink))
         if rest:
             each(order, lambda result, rest=rest: _the_rest(result, source, sink, rest))  # type: ignore[misc]
         on_progress(done + 1, _rounds_in_all(plan, done + 1, time.monotonic() - started_s))
@@ -212,33 +209,28 @@ def not_run(row: Row | DeviceRow, error: UserError) -> NotRun:
     return NotRun(row.name, error, row.role, row.peer, row.generator, row.file)
 
 
-def _rounds(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Of each round: how many frames come one at a time, and how many of the rest follow.
+def _rests(plan: Plan) -> Iterator[int]:
+    """For each round how many frames of the rest follow it.
 
-    The rest is rare and of more frames: an overlap of so few as a round has would be all
-    beginning and end. Of a duration it has half as many frames as were taken one at a time.
+    The rest is rare and of more frames: an overlap of few would be all beginning and end. Of a
+    duration it has half as many frames as were taken one at a time.
     """
     if plan.frames is not None:
-        sizes = round_sizes(plan.frames, FRAMES_PER_ROUND, _MOST_ROUNDS)
-        owed = 0
-        for done, size in enumerate(sizes, start=1):
-            owed += size
-            due = done % ROUNDS_TO_THE_REST == 0 or done == len(sizes)
-            yield size, owed if due else 0
-            owed = 0 if due else owed
+        for done in range(1, plan.frames + 1):
+            since = (done - 1) % ROUNDS_TO_THE_REST + 1
+            yield since if since == ROUNDS_TO_THE_REST or done == plan.frames else 0
         return
     assert plan.duration_s is not None
     until_s = time.monotonic() + plan.duration_s
-    rest = ROUNDS_TO_THE_REST * FRAMES_PER_ROUND // 2
     for number in itertools.count():
-        yield FRAMES_PER_ROUND, rest if number % ROUNDS_TO_THE_REST == 1 else 0
+        yield ROUNDS_TO_THE_REST // 2 if number % ROUNDS_TO_THE_REST == 1 else 0
         if number and time.monotonic() >= until_s:
             return
 
 
 def _rounds_in_all(plan: Plan, done: int, took_s: float) -> int:
     if plan.frames is not None:
-        return len(round_sizes(plan.frames, FRAMES_PER_ROUND, _MOST_ROUNDS))
+        return plan.frames
     assert plan.duration_s is not None
     return max(done, round(done * plan.duration_s / took_s))
 
@@ -258,8 +250,8 @@ def one_by_one(row: Row, source: EndlessSource, sink: Sink, frames: int) -> list
     return samples[_LEAD_IN_ONE_BY_ONE - 1 :]
 
 
-def _single_frames(result: Measured, source: EndlessSource, sink: Sink, frames: int) -> None:
-    samples = one_by_one(result.row, source, sink, frames)
+def _single_frame(result: Measured, source: EndlessSource, sink: Sink) -> None:
+    samples = one_by_one(result.row, source, sink, 1)
     result.one_by_one_ms.append(intervals_ms([sample["done_at_ns"] for sample in samples]))
     kept = [sample["stages_ms"] for sample in samples[1:]]
     for stage in (*STAGES, AGE):
