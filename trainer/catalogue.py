@@ -65,7 +65,8 @@ def catalogue(config: GeneratorConfig | None = None) -> list[ModelRow]:
     for name in GENERATORS:
         # Edge generators have one way of doubling, and they alone may look at a smaller copy.
         is_edge = name in EDGE_GENERATORS
-        own: dict[str, Any] = {"upsample": "transposed"} if is_edge else {"reduction": 1}
+        usual = "upsample" if is_edge else "reduction"
+        own: dict[str, Any] = {usual: getattr(GeneratorConfig, usual)}
         rows.append(_row(replace(shared, name=name, **own)))
     return rows
 

@@ -65,7 +65,7 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--norm", type=click.Choice(NORMS), default="batch", help="Of the generator.")
 @click.option("--input-norm", is_flag=True, help="Each frame brought to one exposure first.")
 @click.option(
-    "--reduction", type=int, default=1, help="An edge generator's copy of the frame, as 1/N."
+    "--reduction", default=1, help="An edge generator looks at the frame at 1/N of its sides."
 )
 @click.option(
     "--fixed-stats", is_flag=True, help="BatchNorm's statistics measured once, and kept."
