@@ -112,9 +112,8 @@ class RetouchedFrame(nn.Module):
         """
         super().__init__()
         self.generator = generator
-        copy_size_px = generator.copy_size_px(network_size_px)
-        self.small = Resampling(frame_size_px, copy_size_px)
-        self.large = Resampling(copy_size_px, frame_size_px)
+        self.small = Resampling(frame_size_px, generator.copy_size_px(network_size_px))
+        self.large = Resampling(generator.map_size_px(network_size_px), frame_size_px)
         self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:

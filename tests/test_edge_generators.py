@@ -61,13 +61,19 @@ def test_all_norms_fold_into_convolutions_and_nothing_is_drawn_otherwise(name):
         assert (plain(seen) - generator(seen)).abs().max() < 1e-4
 
 
+def enlarged(part, size_px):
+    return functional.interpolate(part, size_px, mode="bilinear")
+
+
 @pytest.mark.parametrize("name", EDGE_GENERATORS)
 def test_what_it_draws_is_gain_times_frame_plus_offset_in_the_frames_shape(name):
     generator = fresh(name).eval()
     seen = pictures(2, 64)
     with torch.no_grad():
-        gain, offset = generator.retouch(seen)
-        assert gain.shape == offset.shape == seen.shape
+        parts = generator.retouch(seen)
+        for part in parts:
+            assert part.shape == (2, 3, *generator.map_size_px((64, 64)))
+        gain, offset = (enlarged(part, seen.shape[2:]) for part in parts)
         assert torch.equal(generator(seen), gain * seen + offset)
 
 
@@ -81,10 +87,7 @@ def test_with_a_reduction_it_looks_at_a_smaller_copy_and_changes_the_picture_its
     detail = 0.2 * (torch.arange(32 * reduction) % 2 * 2 - 1.0)  # the averages do not hold it
     seen = functional.interpolate(copies, scale_factor=float(reduction)) + detail
     with torch.no_grad():
-        parts = [
-            functional.interpolate(part, seen.shape[2:], mode="bilinear")
-            for part in generator.retouch(copies)
-        ]
+        parts = [enlarged(part, seen.shape[2:]) for part in generator.retouch(copies)]
         drawn = generator(seen)
         assert (drawn - (parts[0] * seen + parts[1])).abs().max() < 1e-5
         assert (drawn - generator(seen - detail) - parts[0] * detail).abs().max() < 1e-5

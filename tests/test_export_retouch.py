@@ -161,8 +161,9 @@ def test_the_exported_file_draws_what_the_definition_says_at_the_frames_size(exp
 
 
 @pytest.mark.parametrize("frame_px", [(64, 128), (180, 320)])
-def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(frame_px, tmp_path):
-    generator = lively_generator(replace(RELIGHT, reduction=2))
+@pytest.mark.parametrize("name", ["relight_s", "pyramid"])
+def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(name, frame_px, tmp_path):
+    generator = lively_generator(GeneratorConfig(name, 8, reduction=2))
     path = tmp_path / "model.onnx"
     contract = replace(meta(size_px=frame_px), network_size_px=(64, 128))
     onnx_from_generator(generator, path, contract)

@@ -50,9 +50,8 @@ class _Retouched(nn.Module):
     ) -> None:
         super().__init__()
         self.generator = generator
-        copy_size_px = generator.copy_size_px(network_size_px)
-        self.small = Resampling(frame_size_px, copy_size_px)
-        self.large = Resampling(copy_size_px, frame_size_px)
+        self.small = Resampling(frame_size_px, generator.copy_size_px(network_size_px))
+        self.large = Resampling(generator.map_size_px(network_size_px), frame_size_px)
 
     def forward(self, frame: Tensor) -> Tensor:
         gain, offset = self.generator.retouch(_apart(self.small, frame))

@@ -21,6 +21,8 @@ SIZE = EdgeSize((48, 96, 160, 256), (0, 1, 2, 2))
 class Pyramid(RetouchingGenerator):
     """The low band, a quarter of the size, comes from the trunk; so does the high band's gain."""
 
+    map_scale = STEM
+
     def __init__(
         self, ngf: int, channels: int, norm: str, dropout: float, input_norm: bool
     ) -> None:
@@ -36,9 +38,4 @@ class Pyramid(RetouchingGenerator):
         _, features = self.trunk(normalised(x) if self.input_norm else x)
         low = torch.tanh(self.low(features))
         gain = functional.relu(self.gain(features))
-        offset = low - gain * functional.avg_pool2d(x, STEM)
-        both = functional.interpolate(
-            torch.cat([gain, offset], 1), scale_factor=float(STEM), mode="bilinear"
-        )
-        gain, offset = both.chunk(2, 1)
-        return gain, offset
+        return gain, low - gain * functional.avg_pool2d(x, STEM)

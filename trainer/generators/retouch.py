@@ -18,21 +18,36 @@ class RetouchingGenerator(nn.Module):
 
     reduction: int = 1
     """How many times smaller than its picture the copy is, in training too: its sides."""
+    map_scale: int = 1
+    """How many times smaller than the copy gain and offset are."""
 
     def copy_size_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
         """Of a picture of (height, width) the size of the copy that `retouch` is given."""
         return size_px[0] // self.reduction, size_px[1] // self.reduction
 
+    def map_size_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        """Of a picture of (height, width) the size of its gain and of its offset."""
+        scale = self.reduction * self.map_scale
+        return size_px[0] // scale, size_px[1] // scale
+
     def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """float [N, 3, H, W], -1 to 1, to the gain and the offset, both of that shape."""
+        """Gain and offset of a copy.
+
+        Args:
+            x: float [N, 3, h, w], -1 to 1.
+
+        Returns:
+            Twice float [N, 3, h / map_scale, w / map_scale].
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, 3, H, W], -1 to 1, to the same; a little beyond where it is clipped later."""
-        if self.reduction == 1:
-            gain, offset = self.retouch(x)
-            return gain * x + offset
-        both = torch.cat(self.retouch(functional.avg_pool2d(x, self.reduction)), dim=1)
-        large = functional.interpolate(both, scale_factor=float(self.reduction), mode="bilinear")
-        gain, offset = large.chunk(2, dim=1)
+        copy = functional.avg_pool2d(x, self.reduction) if self.reduction > 1 else x
+        gain, offset = self.retouch(copy)
+        if gain.shape != x.shape:
+            scale = float(self.reduction * self.map_scale)
+            both = torch.cat([gain, offset], dim=1)
+            large = functional.interpolate(both, scale_factor=scale, mode="bilinear")
+            gain, offset = large.chunk(2, dim=1)
         return gain * x + offset
