@@ -67,8 +67,9 @@ def _of_eight_cameras(name: str, *steps: Step) -> Figure:
 
 def _student(name: str, told: str) -> Line:
     return Line(
-        what="day to night, eight webcams, {images:,} images, a sample of held-out pairs: "
-        f"U-Net 256 in FP32, then {told} in INT8, which it taught",
+        what="day to night, eight webcams, {images:,} images, held-out pairs: "
+        f"U-Net 256 in FP32, then {told} in INT8, which it taught and which saw drawn scenes "
+        "before",
         kind="frontier",
         got="L1 {l1:.1f}, {own_l1:.1f}; SSIM {ssim:.3f}, {own_ssim:.3f}; SWD (texture, lower is "
         "better) {swd:.0f}, {own_swd:.0f}; a frame takes {eager:.0f} ms in PyTorch, "
