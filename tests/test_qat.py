@@ -239,7 +239,7 @@ def test_int8_draws_nearer_to_the_float_picture_after_it(tmp_path):
     pairs = teaching_pairs(before, source)
     wanted = frames_of(before(source).detach().clamp(-1, 1))
     # In FP32 there is nothing to learn: it draws its targets already.
-    training = Training(qat_config(run, lr=2e-3), 60, torch.device("cpu"))
+    training = Training(qat_config(run, lr=5e-4), 60, torch.device("cpu"))
     for _ in range(60):
         training.train_step([pairs])
     statistics = [n for n in before.state_dict() if "running" in n]

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from breaking_proxy import breaking_proxy
 from network_streams import age_s, needs_rtsp_server, opened, rtsp_server, why
 
 from runtime.errors import SourceError
@@ -73,6 +74,20 @@ def test_rtsp_tells_a_wrong_password_from_a_wrong_path(method):
         assert "wr0ng" not in wrong
         assert "asks for a user and a password" in why(f"rtsp://{place}/camera")
         assert "no such stream" in why(f"rtsp://viewer:{WRITTEN}@{place}/other")
+
+
+@needs_rtsp_server
+def test_a_stream_that_breaks_off_before_its_first_picture_is_asked_anew():
+    with rtsp_server() as server, breaking_proxy(server.port, breaks=2) as proxy:
+        with opened(f"rtsp://127.0.0.1:{proxy.port}/camera") as source:
+            assert index_in(source.read().image) >= 0
+        assert proxy.broken == 2
+
+
+@needs_rtsp_server
+def test_a_stream_that_always_breaks_off_is_told():
+    with rtsp_server() as server, breaking_proxy(server.port, breaks=99) as proxy:
+        assert "no picture came" in why(f"rtsp://127.0.0.1:{proxy.port}/camera")
 
 
 @needs_rtsp_server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Protocol
 
@@ -62,8 +63,9 @@ class NetworkSource:
 
     Raises:
         SourceError: why it does not open, never with the password. It takes at most two seconds
-            to find nobody there, five until FFmpeg gives up, and four more to ask why, if this
-            system knows the host's address at once.
+            to find nobody there, five until FFmpeg gives up, sixteen where a server agrees to play
+            and sends nothing, and four more to ask why, if this system knows the host's address
+            at once.
     """
 
     def __init__(
@@ -79,12 +81,7 @@ class NetworkSource:
                 "write for example rtsp://USER:PASSWORD@192.168.1.20:554/stream1",
             )
         self._interrupted = False
-        self._stream = _opened(uri, address, self._name)
-        try:
-            first = self._first(address)
-        except BaseException:
-            self._stream.close()
-            raise
+        self._stream, first = _begun(uri, address, self._name)
         self._first_picture: tuple[Image, int] | None = first
         self._next_index = 0
         self.frame_count = self._stream.frame_count
@@ -156,28 +153,6 @@ class NetworkSource:
         self._interrupted = True
         self._stream.close()
 
-    def _first(self, address: Address) -> tuple[Image, int]:
-        """The first picture; one that can be decoded may be a few seconds behind the start."""
-        until_s = time.monotonic() + OPEN_TIMEOUT_S
-        failed = 0
-        while (picture := self._stream.read()) is None:
-            if isinstance(self._stream, MjpegStream) or time.monotonic() > until_s:
-                break
-            # One that has ended fails at once, each time; one that begins may fail a few times.
-            failed += 1
-            if failed == _FAILED_READS:
-                break
-            time.sleep(_BETWEEN_READS_S)
-        if picture is not None:
-            return picture
-        if address.scheme in ("rtsp", "rtsps"):
-            raise why_refused(address, self._name)
-        raise SourceError(
-            f"{self._name} gives no picture",
-            "a stream of pictures",
-            "look whether a browser or a player shows it",
-        )
-
     def _broke(self, waited_s: float) -> SourceError:
         if waited_s > 0.9 * READ_TIMEOUT_S:
             what = f"{self._name} gave no picture for {waited_s:.1f} s"
@@ -192,6 +167,49 @@ class NetworkSource:
             self._notes.append(
                 f"{self._name} claims {self.frame_count} frames, but only {self._next_index} came"
             )
+
+
+def _begun(uri: str, address: Address, shown: str) -> tuple[_Stream, tuple[Image, int]]:
+    """The stream of an address and its first picture.
+
+    An RTSP server that agreed to play, and then sent nothing or broke off, is asked once more, and
+    again for as long as `OPEN_TIMEOUT_S`: busy ones do that, and FFmpeg does not recover from it.
+    """
+    started_s = time.monotonic()
+    for asked in itertools.count(1):
+        opening_s = time.monotonic()
+        stream = _opened(uri, address, shown)
+        try:
+            picture = _first(stream, opening_s + OPEN_TIMEOUT_S + READ_TIMEOUT_S)
+        except BaseException:
+            stream.close()
+            raise
+        if picture is not None:
+            return stream, picture
+        stream.close()
+        if address.scheme not in ("rtsp", "rtsps"):
+            raise SourceError(
+                f"{shown} gives no picture",
+                "a stream of pictures",
+                "look whether a browser or a player shows it",
+            )
+        if asked > 1 and time.monotonic() - started_s > OPEN_TIMEOUT_S:
+            break
+    raise why_refused(address, shown)
+
+
+def _first(stream: _Stream, until_s: float) -> tuple[Image, int] | None:
+    """The first picture; one that can be decoded may be a few seconds behind the start."""
+    failed = 0
+    while (picture := stream.read()) is None:
+        if isinstance(stream, MjpegStream) or time.monotonic() > until_s:
+            break
+        # One that has ended fails at once, each time; one that begins may fail a few times.
+        failed += 1
+        if failed == _FAILED_READS:
+            break
+        time.sleep(_BETWEEN_READS_S)
+    return picture
 
 
 def _opened(uri: str, address: Address, shown: str) -> _Stream:
