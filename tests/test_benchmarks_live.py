@@ -26,12 +26,11 @@ def run(tmp_path_factory, one_thread):
 
 def test_a_camera_with_a_queue_gives_old_frames_and_drops_new_ones():
     with QueuedCamera((48, 104), fps=100, waiting=3) as camera:
-        first = camera.read().index
-        time.sleep(0.3)
+        time.sleep(0.5)
         waited = [camera.read().index for _ in range(3)]
         after = camera.read().index
-    assert waited == [first + 1, first + 2, first + 3]
-    assert after > first + 10
+    assert waited == [0, 1, 2]
+    assert after > 10
 
 
 def test_the_plain_network_draws_what_the_translator_draws(run, one_thread):
