@@ -63,9 +63,9 @@ class NetworkSource:
 
     Raises:
         SourceError: why it does not open, never with the password. It takes at most two seconds
-            to find nobody there, five until FFmpeg gives up, sixteen where a server agrees to play
-            and sends nothing, and four more to ask why, if this system knows the host's address
-            at once.
+            to find nobody there, five until FFmpeg gives up, eighteen where a server agrees to
+            play and sends nothing, and four more to ask why, if this system knows the host's
+            address at once.
     """
 
     def __init__(
@@ -175,19 +175,23 @@ def _begun(uri: str, address: Address, shown: str) -> tuple[_Stream, tuple[Image
     An RTSP server that agreed to play, and then sent nothing or broke off, is asked once more, and
     again for as long as `OPEN_TIMEOUT_S`: busy ones do that, and FFmpeg does not recover from it.
     """
+    asked_anew = address.scheme in ("rtsp", "rtsps")
     started_s = time.monotonic()
     for asked in itertools.count(1):
         opening_s = time.monotonic()
         stream = _opened(uri, address, shown)
+        until_s = time.monotonic() + OPEN_TIMEOUT_S
+        if asked_anew:  # the sooner where it was silent all through the open
+            until_s = opening_s + OPEN_TIMEOUT_S + READ_TIMEOUT_S
         try:
-            picture = _first(stream, opening_s + OPEN_TIMEOUT_S + READ_TIMEOUT_S)
+            picture = _first(stream, until_s)
         except BaseException:
             stream.close()
             raise
         if picture is not None:
             return stream, picture
         stream.close()
-        if address.scheme not in ("rtsp", "rtsps"):
+        if not asked_anew:
             raise SourceError(
                 f"{shown} gives no picture",
                 "a stream of pictures",
