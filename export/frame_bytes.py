@@ -281,12 +281,13 @@ def _only_reader(
 def _reader(
     graph: Graph, name: str, kind: str, stored: float | None = None
 ) -> onnx.NodeProto | None:
-    """The one node of this kind that reads `name`, where its other input is this number."""
-    readers = [node for node in graph.consumers.get(name, []) if node.op_type == kind]
-    if len(readers) != 1 or readers[0].input[0] != name:
-        return None
-    fits = stored is None or _stores(graph, readers[0], stored)
-    return readers[0] if fits else None
+    """The one node of this kind that reads `name`, and whose other input is this number."""
+    readers = [
+        node
+        for node in graph.consumers.get(name, [])
+        if node.op_type == kind and (stored is None or _stores(graph, node, stored))
+    ]
+    return readers[0] if len(readers) == 1 and readers[0].input[0] == name else None
 
 
 def _stores(graph: Graph, node: onnx.NodeProto, value: float) -> bool:

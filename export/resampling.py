@@ -28,21 +28,22 @@ a matrix of 3x2 leaves a processor idle, and its taps are copied thrice (by expe
 class Resampling(nn.Module):
     """From one size to another, each axis for itself; exact, and the same in every engine."""
 
-    def __init__(self, size_px: Size, to_px: Size, channels: int = 3) -> None:
+    def __init__(self, size_px: Size, to_px: Size, colours: Tensor) -> None:
         """Work out the matrices.
 
         Args:
             size_px: (height, width) of what comes in.
             to_px: (height, width) of what goes out.
-            channels: of both.
+            colours: float [C', C], what each channel that goes out takes of those that come in.
         """
         super().__init__()
         rows, columns = (axis_between(*sides) for sides in zip(size_px, to_px, strict=True))
-        self.size_px, self.to_px, self.channels = size_px, to_px, channels
-        self._rows, self._columns = rows, columns
-        # [T * C, B * C]: a colour takes of its own alone.
-        apart = columns.weights.T[:, None, :, None] * torch.eye(channels)[:, None]
-        mixed = apart.reshape(-1, columns.weights.shape[0] * channels)
+        self.size_px, self.to_px = size_px, to_px
+        self._rows, self._columns, self._colours = rows, columns, len(colours)
+        self._mixes = not torch.equal(colours, torch.eye(*colours.shape))
+        # [T * C, B * C']
+        apart = columns.weights.T[:, None, :, None] * colours.T[:, None]
+        mixed = apart.reshape(-1, columns.weights.shape[0] * len(colours))
         for name, tensor in (
             ("row_taps", rows.taps),
             ("row_weights", rows.weights),
@@ -57,7 +58,7 @@ class Resampling(nn.Module):
     column_weights: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [N, H, W, C] of `size_px` to the same of `to_px`."""
+        """float [N, H, W, C] of `size_px` to [N, H, W, C'] of `to_px`."""
         if not self._columns.in_order:
             x = x.index_select(2, self.column_taps)
         if not self._rows.in_order:
@@ -78,11 +79,11 @@ class Resampling(nn.Module):
 
     def _along_columns(self, x: Tensor) -> Tensor:
         axis = self._columns
-        if axis.does_nothing:
+        if axis.does_nothing and not self._mixes:
             return x
-        batch, height, _, channels = x.shape
+        batch, height, _, _ = x.shape
         made = torch.matmul(x.reshape(-1, self.column_weights.shape[0]), self.column_weights)
-        return made.reshape(batch, height, -1, channels)[:, :, : axis.length]
+        return made.reshape(batch, height, -1, self._colours)[:, :, : axis.length]
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,8 @@ class Axis:
     in_order: bool
     """Whether the taps are all pixels as they lie."""
 
-    @property
-    def does_nothing(self) -> bool:
-        return self.in_order and self.weights.shape == (1, 1)
+    does_nothing: bool
+    """Whether what comes out is what came in."""
 
 
 def axis_between(length: int, to: int) -> Axis:
@@ -116,9 +116,8 @@ def axis_between(length: int, to: int) -> Axis:
     periods = math.gcd(small, whole)
     inside, made = source // periods, target // periods
     beside = 1 if to > length else 0
-    if length != to:
-        at_once = math.gcd(periods, max(1, _TOGETHER // max(inside, made)))
-        periods, inside, made = periods // at_once, inside * at_once, made * at_once
+    at_once = math.gcd(periods, max(1, _TOGETHER // max(inside, made)))
+    periods, inside, made = periods // at_once, inside * at_once, made * at_once
     weights = torch.zeros((made, inside + 2 * beside), dtype=torch.float64)
     for pixel in range(made):
         if shrinks:
@@ -134,7 +133,8 @@ def axis_between(length: int, to: int) -> Axis:
     starts = torch.arange(periods)[:, None] * inside
     taps = (starts + torch.arange(-beside, inside + beside)).reshape(-1).clamp(0, length - 1)
     in_order = torch.equal(taps, torch.arange(length))
-    return Axis(to, taps, weights.to(torch.float32), in_order)
+    does_nothing = in_order and length == to
+    return Axis(to, taps, weights.to(torch.float32), in_order, does_nothing)
 
 
 def _has_short_period(small: int, large: int) -> bool:

@@ -19,7 +19,7 @@ from export.resampling import Resampling
 from export.verify import Size
 from runtime.artifact import INPUT_NAME, META_KEY, OUTPUT_NAME, ArtifactMeta
 from runtime.files import written_whole
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, RetouchingGenerator
 
 OPSET = 18
 """TensorRT 10.3 (JetPack 6) parses opset 9 to 20."""
@@ -91,11 +91,9 @@ class RetouchedFrame(nn.Module):
     """A retouching generator that looks at a small copy of a frame, and changes the frame itself.
 
     `forward` maps uint8 [N, H, W, 3], BGR, 0 to 255, to the same. The copy has the averages of
-    the pixels that it covers; gain and offset come back by bilinear interpolation, so that there
-    are no seams and the frame keeps its detail. At the frame's size there is nothing but one
-    product and one sum: scales, the order of channels and the half for rounding are part of the
-    small gain and offset. With gain g and offset o of values of -1 to 1, a level of 0 to 255
-    becomes g * level + 127.5 * (o - g + 1).
+    the pixels that it covers; gain and offsets come back by bilinear interpolation, so that there
+    are no seams and the frame keeps its detail. With gain g and offset o of values of -1 to 1, a
+    level of 0 to 255 becomes g * (level - 127.5) + 127.5 * o + 127.5.
     """
 
     reversed_channels: Tensor
@@ -106,29 +104,56 @@ class RetouchedFrame(nn.Module):
         """Wrap `generator`.
 
         Args:
-            generator: float [N, 3, h, w], RGB, -1 to 1, to gain and offset.
+            generator: float [N, 3, h, w], RGB, -1 to 1, to what is to be done to the frame.
             frame_size_px: (H, W).
             network_size_px: (h, w).
         """
         super().__init__()
-        self.generator = generator
-        self.small = Resampling(frame_size_px, generator.copy_size_px(network_size_px))
-        self.large = Resampling(generator.map_size_px(network_size_px), frame_size_px)
+        self.generator = generator.eval()
+        copy_px = generator.copy_size_px(network_size_px)
+        self.small = Resampling(frame_size_px, copy_px, torch.eye(3))
+        with torch.no_grad():
+            example = generator.retouch(torch.zeros(1, 3, *copy_px))
+        self.gain = _Enlarging(example.gain, frame_size_px)
+        self.offsets = nn.ModuleList(
+            _Enlarging(offset, frame_size_px, 127.5) for offset in example.offsets
+        )
         self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         levels = frames.to(torch.float32)
         small = self.small(levels).permute(0, 3, 1, 2).index_select(1, self.reversed_channels)
-        gain, offset = self.generator.retouch(small * (1 / 127.5) - 1.0)
-        # A cast to bytes cuts off what is behind the point.
-        lift = 127.5 * (offset - gain) + (127.5 + 0.5)
-        gain, lift = (self.large(self._as_frames(part)) for part in (gain, lift))
-        drawn: Tensor = (levels * gain + lift).clamp(0.0, 255.0).to(torch.uint8)
-        return drawn
+        retouch = self.generator.retouch(small * (1 / 127.5) - 1.0)
+        drawn: Tensor = (levels - 127.5) * self.gain(retouch.gain.values)
+        # The first offset is of RGB; a cast to bytes cuts off what is behind the point.
+        lifts = [(127.5 + 0.5) / 127.5] + [0.0] * (len(retouch.offsets) - 1)
+        for offset, enlarging, lift in zip(retouch.offsets, self.offsets, lifts, strict=True):
+            drawn = drawn + enlarging(offset.values + lift if lift else offset.values)
+        return drawn.clamp(0.0, 255.0).to(torch.uint8)
 
-    def _as_frames(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] RGB as [N, h, w, 3] BGR."""
-        return x.index_select(1, self.reversed_channels).permute(0, 2, 3, 1)
+
+class _Enlarging(nn.Module):
+    """A layer of a retouch as a frame: float [N, K, h, w] to [N, H, W, 3], BGR."""
+
+    def __init__(self, layer: Layer, frame_size_px: Size, times: float = 1.0) -> None:
+        """Take sizes and colours of `layer`; what comes out is `times` as large."""
+        super().__init__()
+        rgb = torch.eye(3) if layer.colours is None else layer.colours
+        height, width = layer.values.shape[2:]
+        self._times = times
+        # Of a frame as it is the colours are only turned round: less than a product of matrices.
+        self._is_whole = (height, width) == frame_size_px and layer.colours is None
+        self.large = Resampling((height, width), frame_size_px, times * rgb.flip(0))
+        self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
+
+    reversed_channels: Tensor
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self._is_whole:
+            turned = values.index_select(1, self.reversed_channels).permute(0, 2, 3, 1)
+            return turned * self._times
+        made: Tensor = self.large(values.permute(0, 2, 3, 1))
+        return made
 
 
 def frame_in_frame_out(

@@ -46,13 +46,17 @@ def lively_generator(config: GeneratorConfig) -> nn.Module:
         generator.train()
         for _ in range(3):  # running statistics that are true
             generator(seen)
-        drawn = []
-        last = convolutions[-1]
-        handle = last.register_forward_hook(lambda _m, _i, out: drawn.append(out.std()))
+        spread = {}
+        handles = [
+            one.register_forward_hook(lambda m, _i, out: spread.update({m: out.std()}))
+            for one in convolutions
+        ]
         generator.eval()(seen)
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+        last = next(one for one in reversed(convolutions) if one in spread)
         for values in last.parameters():
-            values.div_(drawn[0])
+            values.div_(spread[last])
     return generator.eval()
 
 

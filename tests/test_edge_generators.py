@@ -61,8 +61,16 @@ def test_all_norms_fold_into_convolutions_and_nothing_is_drawn_otherwise(name):
         assert (plain(seen) - generator(seen)).abs().max() < 1e-4
 
 
-def enlarged(part, size_px):
-    return functional.interpolate(part, size_px, mode="bilinear")
+def gain_and_offset(retouch, size_px):
+    """Both in full, from the maps and the colours of their channels."""
+
+    def in_full(layer):
+        large = functional.interpolate(layer.values, size_px, mode="bilinear")
+        return (
+            large if layer.colours is None else torch.einsum("nkhw,ck->nchw", large, layer.colours)
+        )
+
+    return in_full(retouch.gain), sum(in_full(layer) for layer in retouch.offsets)
 
 
 @pytest.mark.parametrize("name", EDGE_GENERATORS)
@@ -70,11 +78,9 @@ def test_what_it_draws_is_gain_times_frame_plus_offset_in_the_frames_shape(name)
     generator = fresh(name).eval()
     seen = pictures(2, 64)
     with torch.no_grad():
-        parts = generator.retouch(seen)
-        for part in parts:
-            assert part.shape == (2, 3, *generator.map_size_px((64, 64)))
-        gain, offset = (enlarged(part, seen.shape[2:]) for part in parts)
-        assert torch.equal(generator(seen), gain * seen + offset)
+        gain, offset = gain_and_offset(generator.retouch(seen), (64, 64))
+        assert gain.shape == offset.shape == seen.shape
+        assert generator(seen) - (gain * seen + offset) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("reduction", [2, 4])
@@ -87,10 +93,10 @@ def test_with_a_reduction_it_looks_at_a_smaller_copy_and_changes_the_picture_its
     detail = 0.2 * (torch.arange(32 * reduction) % 2 * 2 - 1.0)  # the averages do not hold it
     seen = functional.interpolate(copies, scale_factor=float(reduction)) + detail
     with torch.no_grad():
-        parts = [enlarged(part, seen.shape[2:]) for part in generator.retouch(copies)]
+        gain, offset = gain_and_offset(generator.retouch(copies), seen.shape[2:])
         drawn = generator(seen)
-        assert (drawn - (parts[0] * seen + parts[1])).abs().max() < 1e-5
-        assert (drawn - generator(seen - detail) - parts[0] * detail).abs().max() < 1e-5
+        assert (drawn - (gain * seen + offset)).abs().max() < 1e-5
+        assert (drawn - generator(seen - detail) - gain * detail).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", EDGE_GENERATORS)
@@ -112,7 +118,7 @@ def test_with_input_norm_the_network_sees_one_exposure_and_the_frame_itself_is_c
         for input_norm in (False, True):
             generator = fresh(name, input_norm=input_norm).eval()
             # The gain comes from the network alone.
-            gains = [generator.retouch(frame)[0] for frame in (seen, darker)]
+            gains = [generator.retouch(frame).gain.values for frame in (seen, darker)]
             moved[input_norm] = (gains[0] - gains[1]).abs().mean()
         assert moved[True] < 0.2 * moved[False]
         assert (generator(seen) - generator(darker)).abs().max() > 0.05

@@ -15,6 +15,7 @@ from test_export_int8 import names, with_ranges, worst
 from test_export_onnx import meta
 from test_export_subpixel import SIDES_PX, exported, scenes
 from test_export_subpixel import drawing as plain_drawing
+from torch import nn
 
 from export.frame_bytes import drawn_bytes, frame_values
 from export.graph import Graph, drawn_by
@@ -117,9 +118,19 @@ def test_the_trunk_of_a_retouching_generator_is_in_bytes(name, tmp_path):
 
 
 def test_a_convolution_of_a_few_products_stays_in_fp32():
-    graph = Graph(drawing("relight_s"))
+    class Few(nn.Module):
+        """Two colours of three, then many products."""
+
+        def __init__(self):
+            super().__init__()
+            self.few, self.many = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.many(torch.relu(self.few(x)))
+
+    graph = Graph(exported(Few().eval(), meta(size_px=(SIDE_PX, SIDE_PX))))
     left = [node for node in graph.convolutions() if node not in quantizable(graph)]
-    assert [graph.types[node.input[1]].shape for node in left] == [(3, 2, 1, 1)], "the lamps"
+    assert [graph.types[node.input[1]].shape for node in left] == [(2, 3, 1, 1)]
 
 
 @pytest.mark.parametrize("form", [CPU, TENSORRT], ids=["cpu", "tensorrt"])
@@ -150,9 +161,8 @@ def test_tensorrt_computes_every_convolution_in_int8(name, tmp_path):
     built = engine_from_onnx(path, tmp_path / "int8.engine")
     convolutions = [layer for layer in built.layers if layer.kind == "correlation"]
     graph = Graph(drawing(name))
-    # A convolution of a few products, relight's lamps, stays in FP32: the builder may fuse it.
     in_int8_there = [layer for layer in convolutions if layer.input_types[0] == "Int8"]
-    assert len(in_int8_there) == len(quantizable(graph)) >= len(graph.convolutions()) - 1
+    assert len(in_int8_there) == len(quantizable(graph)) == len(graph.convolutions())
 
 
 @pytest.mark.parametrize("name", ["edge_unet_s", "relight_s"])

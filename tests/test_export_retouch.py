@@ -22,7 +22,7 @@ from export.to_onnx import frame_in_frame_out, onnx_from_generator
 from export.to_tensorrt import engine_from_onnx
 from runtime import Translator
 from trainer.config import GeneratorConfig
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK_PX, FRAME_PX = (64, 96), (180, 320)
@@ -34,8 +34,16 @@ def noise(height, width, channels=3):
 
 
 def resample(image, to_px):
-    made = Resampling(image.shape[:2], to_px, image.shape[2])(torch.from_numpy(image[None]))
-    return made[0].numpy()
+    colours = torch.eye(image.shape[2])
+    return Resampling(image.shape[:2], to_px, colours)(torch.from_numpy(image[None]))[0].numpy()
+
+
+@pytest.mark.parametrize("to_px", [(64, 96), (64, 48), (90, 192)])
+def test_channels_are_mixed_on_the_way_whether_the_width_changes_or_not(to_px):
+    image = noise(64, 96, 2)
+    colours = torch.tensor([[0.5, 0.0], [1.0, -1.0], [0.0, 3.0]])
+    mixed = Resampling((64, 96), to_px, colours)(torch.from_numpy(image[None]))[0].numpy()
+    np.testing.assert_allclose(mixed, resample(image, to_px) @ colours.T.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +96,12 @@ class Fixed(RetouchingGenerator):
 
     def retouch(self, x):
         self.seen = x
-        colours = torch.tensor(self.offset, dtype=torch.float32).reshape(1, 3, 1, 1)
-        return torch.full_like(x, self.gain), colours.expand_as(x)
+        one = torch.ones_like(x[:, :1])
+        colours = torch.tensor(self.offset, dtype=torch.float32)[:, None]
+        return Retouch(
+            Layer(self.gain * one[..., :16, :16], torch.ones(3, 1)),
+            (Layer(torch.zeros_like(x)), Layer(0.5 * one, 2 * colours)),
+        )
 
 
 def drawn(generator, frame, network_px=NETWORK_PX):
@@ -136,19 +148,24 @@ def exported(generator, tmp_path_factory):
     return path
 
 
-def as_the_definition_says(generator, frame):
+def as_the_definition_says(generator, frame, copy_px=NETWORK_PX):
     """gain * frame + offset, with the steps around done by OpenCV and torch."""
     height, width = frame.shape[:2]
-    small = cv2.resize(frame.astype(np.float32), NETWORK_PX[::-1], interpolation=cv2.INTER_AREA)
+    small = cv2.resize(frame.astype(np.float32), copy_px[::-1], interpolation=cv2.INTER_AREA)
     planes = torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    x = torch.from_numpy(frame[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
-        gain, offset = (
-            functional.interpolate(part, size=(height, width), mode="bilinear")[0].numpy()
-            for part in generator.retouch(planes)
+        retouch = generator.retouch(planes)
+        gain, *offsets = (
+            in_full(layer, (height, width)) for layer in (retouch.gain, *retouch.offsets)
         )
-    x = frame[..., ::-1].transpose(2, 0, 1) / 127.5 - 1
-    levels = np.clip((gain * x + offset) * 127.5 + 127.5, 0, 255)
-    return levels[::-1].transpose(1, 2, 0)
+        levels = ((gain * x + sum(offsets)) * 127.5 + 127.5).clamp(0, 255)
+    return levels[0].flip(0).permute(1, 2, 0).numpy()
+
+
+def in_full(layer, size_px):
+    large = functional.interpolate(layer.values, size=size_px, mode="bilinear")
+    return large if layer.colours is None else torch.einsum("nkhw,ck->nchw", large, layer.colours)
 
 
 def test_the_exported_file_draws_what_the_definition_says_at_the_frames_size(exported, generator):
@@ -168,15 +185,7 @@ def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(name, fram
     contract = replace(meta(size_px=frame_px), network_size_px=(64, 128))
     onnx_from_generator(generator, path, contract)
     frame = picture(3, *frame_px)
-    small = cv2.resize(frame.astype(np.float32), (64, 32), interpolation=cv2.INTER_AREA)
-    planes = torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    with torch.no_grad():
-        gain, offset = (
-            functional.interpolate(part, size=frame_px, mode="bilinear")[0].numpy()
-            for part in generator.retouch(planes)
-        )
-    expected = (gain * (frame[..., ::-1].transpose(2, 0, 1) / 127.5 - 1) + offset) * 127.5 + 127.5
-    expected = np.clip(expected, 0, 255)[::-1].transpose(1, 2, 0)
+    expected = as_the_definition_says(generator, frame, (32, 64))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (made,) = session.run(None, {"frames": frame[None]})
     assert expected.std() > 10

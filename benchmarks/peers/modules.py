@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.peers.stock import Size
 from export.resampling import Resampling
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, RetouchingGenerator
 
 
 def at_frame_size(
@@ -43,22 +44,38 @@ class _Resized(nn.Module):
 
 
 class _Retouched(nn.Module):
-    """Gain and offset of the small copy change the frame itself."""
+    """Gain and offsets of the small copy change the frame itself."""
 
     def __init__(
         self, generator: RetouchingGenerator, frame_size_px: Size, network_size_px: Size
     ) -> None:
         super().__init__()
-        self.generator = generator
-        self.small = Resampling(frame_size_px, generator.copy_size_px(network_size_px))
-        self.large = Resampling(generator.map_size_px(network_size_px), frame_size_px)
+        self.generator = generator.eval()
+        copy_px = generator.copy_size_px(network_size_px)
+        self.small = Resampling(frame_size_px, copy_px, torch.eye(3))
+        with torch.no_grad():
+            example = generator.retouch(torch.zeros(1, 3, *copy_px))
+        self.gain = _enlarging(example.gain, frame_size_px)
+        self.offsets = nn.ModuleList(
+            _enlarging(offset, frame_size_px) for offset in example.offsets
+        )
 
     def forward(self, frame: Tensor) -> Tensor:
-        gain, offset = self.generator.retouch(_apart(self.small, frame))
-        return _apart(self.large, gain) * frame + _apart(self.large, offset)
+        retouch = self.generator.retouch(_apart(self.small, frame))
+        drawn = _apart(self.gain, retouch.gain.values) * frame
+        for offset, enlarging in zip(retouch.offsets, self.offsets, strict=True):
+            drawn = drawn + _apart(enlarging, offset.values)
+        return drawn
 
 
-def _apart(resampling: Resampling, planes: Tensor) -> Tensor:
+def _enlarging(layer: Layer, to_px: Size) -> Resampling:
+    height, width = layer.values.shape[2:]
+    return Resampling(
+        (height, width), to_px, torch.eye(3) if layer.colours is None else layer.colours
+    )
+
+
+def _apart(resampling: nn.Module, planes: Tensor) -> Tensor:
     """[1, C, H, W] through a resampling that takes [1, H, W, C]."""
     resampled: Tensor = resampling(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return resampled

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights, make_phases_equal, norm_layer
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
 FULL_WIDTH_NGF = 64
 """`ngf` at which a size has the widths of `SIZES`."""
@@ -158,12 +158,11 @@ class EdgeUNet(RetouchingGenerator):
         self.trunk.make_doublings_smooth()
         make_phases_equal(self.head, STEM**2)
 
-    def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def retouch(self, x: Tensor) -> Retouch:
         _, fine = self.trunk(normalised(x) if self.input_norm else x)
         share = torch.sigmoid(self.share(fine))
-        share = functional.interpolate(share, scale_factor=float(STEM), mode="bilinear")
         offset = functional.pixel_shuffle(self.head(fine), STEM)
-        return torch.cat([share] * x.shape[1], dim=1), offset
+        return Retouch(Layer(share, share.new_ones(x.shape[1], 1)), (Layer(offset),))
 
 
 def scaled(channels: int, ngf: int) -> int:

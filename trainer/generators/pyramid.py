@@ -13,15 +13,13 @@ from torch.nn import functional
 from trainer.generators.edge_unet import STEM, EdgeSize, EdgeTrunk
 from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
 SIZE = EdgeSize((48, 96, 160, 256), (0, 1, 2, 2))
 
 
 class Pyramid(RetouchingGenerator):
     """The low band, a quarter of the size, comes from the trunk; so does the high band's gain."""
-
-    map_scale = STEM
 
     def __init__(
         self, ngf: int, channels: int, norm: str, dropout: float, input_norm: bool
@@ -34,8 +32,8 @@ class Pyramid(RetouchingGenerator):
         initialise_weights(self, "none")
         self.trunk.make_doublings_smooth()
 
-    def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def retouch(self, x: Tensor) -> Retouch:
         _, features = self.trunk(normalised(x) if self.input_norm else x)
         low = torch.tanh(self.low(features))
         gain = functional.relu(self.gain(features))
-        return gain, low - gain * functional.avg_pool2d(x, STEM)
+        return Retouch(Layer(gain), (Layer(low - gain * functional.avg_pool2d(x, STEM)),))

@@ -9,7 +9,7 @@ from torch.nn import functional
 from trainer.generators.edge_unet import STEM, EdgeSize, EdgeTrunk
 from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights, make_phases_equal, scale_weights
-from trainer.generators.retouch import RetouchingGenerator
+from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
 SIZES = {
     "relight": EdgeSize((48, 96, 160, 256), (0, 1, 2, 2)),
@@ -58,20 +58,28 @@ class Relight(RetouchingGenerator):
             self.colour.bias[: COLOURS**2] = torch.eye(COLOURS).flatten()
             self.lamps.weight.copy_(torch.tensor(LAMP_COLOURS).T[..., None, None])
 
-    def retouch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def retouch(self, x: Tensor) -> Retouch:
         coarse, fine = self.trunk(normalised(x) if self.input_norm else x)
-        colour = _enlarged(self.colour(coarse), COARSE // STEM)
-        matrix = torch.unflatten(colour[:, : COLOURS**2], 1, (COLOURS, COLOURS))
+        colour = self.colour(coarse)
+        colour = functional.interpolate(
+            colour, scale_factor=float(COARSE // STEM), mode="bilinear"
+        )
+        matrix, constant = colour[:, : COLOURS**2], colour[:, COLOURS**2 :]
         shade = torch.sigmoid(self.shade(fine))
         # The transform is done on a copy of a quarter of the size. What is finer than that is
         # nearly grey: to the frame itself it is the gain of grey.
         small = functional.avg_pool2d(x, STEM)
-        gain = shade * matrix.sum(2)
-        mixed = (matrix * (small[:, None] + 1)).sum(2) + 2 * colour[:, COLOURS**2 :]
+        gain = shade * _row_sums(matrix)
+        mixed = _row_sums(matrix * torch.cat([small + 1] * COLOURS, dim=1)) + 2 * constant
         offset = shade * mixed - 1 - gain * small
-        gain, offset = _enlarged(torch.cat([gain, offset], dim=1), STEM).chunk(2, dim=1)
         light = functional.relu(_softened(functional.pixel_shuffle(self.light(fine), STEM)))
-        return gain, offset + 2 * self.lamps(light)
+        lamps = 2 * self.lamps.weight.flatten(1)
+        return Retouch(Layer(gain), (Layer(offset), Layer(light, lamps)))
+
+
+def _row_sums(matrix: Tensor) -> Tensor:
+    """The sum of each row of the 3x3 matrices of [N, 9, h, w], as [N, 3, h, w]."""
+    return torch.unflatten(matrix, 1, (COLOURS, COLOURS)).sum(2)
 
 
 def _softened(light: Tensor) -> Tensor:
@@ -79,7 +87,3 @@ def _softened(light: Tensor) -> Tensor:
     depth-to-space can make one, nothing stays. At the border the mean is over what is there."""
     blocks = functional.avg_pool2d(light, STEM, 1, padding=STEM // 2, count_include_pad=False)
     return functional.avg_pool2d(blocks, 2, 1)
-
-
-def _enlarged(x: Tensor, factor: int) -> Tensor:
-    return functional.interpolate(x, scale_factor=float(factor), mode="bilinear")
