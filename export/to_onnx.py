@@ -114,9 +114,9 @@ class RetouchedFrame(nn.Module):
         self.small = Resampling(frame_size_px, copy_px, torch.eye(3))
         with torch.no_grad():
             example = generator.retouch(torch.zeros(1, 3, *copy_px))
-        self.gain = _Enlarging(example.gain, frame_size_px)
+        self.gain = _enlarging(example.gain, frame_size_px, 1.0)
         self.offsets = nn.ModuleList(
-            _Enlarging(offset, frame_size_px, 127.5) for offset in example.offsets
+            _enlarging(offset, frame_size_px, 127.5) for offset in example.offsets
         )
         self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
 
@@ -124,36 +124,25 @@ class RetouchedFrame(nn.Module):
         levels = frames.to(torch.float32)
         small = self.small(levels).permute(0, 3, 1, 2).index_select(1, self.reversed_channels)
         retouch = self.generator.retouch(small * (1 / 127.5) - 1.0)
-        drawn: Tensor = (levels - 127.5) * self.gain(retouch.gain.values)
+        drawn: Tensor = (levels - 127.5) * self.gain(_as_frames(retouch.gain.values))
         # The first offset is of RGB; a cast to bytes cuts off what is behind the point.
         lifts = [(127.5 + 0.5) / 127.5] + [0.0] * (len(retouch.offsets) - 1)
         for offset, enlarging, lift in zip(retouch.offsets, self.offsets, lifts, strict=True):
-            drawn = drawn + enlarging(offset.values + lift if lift else offset.values)
+            values = offset.values + lift if lift else offset.values
+            drawn = drawn + enlarging(_as_frames(values))
         return drawn.clamp(0.0, 255.0).to(torch.uint8)
 
 
-class _Enlarging(nn.Module):
-    """A layer of a retouch as a frame: float [N, K, h, w] to [N, H, W, 3], BGR."""
+def _enlarging(layer: Layer, frame_size_px: Size, times: float) -> Resampling:
+    """From a layer of a retouch, [N, h, w, K], to `times` its colours, [N, H, W, 3], BGR."""
+    rgb = torch.eye(3) if layer.colours is None else layer.colours
+    height, width = layer.values.shape[2:]
+    return Resampling((height, width), frame_size_px, times * rgb.flip(0))
 
-    def __init__(self, layer: Layer, frame_size_px: Size, times: float = 1.0) -> None:
-        """Take sizes and colours of `layer`; what comes out is `times` as large."""
-        super().__init__()
-        rgb = torch.eye(3) if layer.colours is None else layer.colours
-        height, width = layer.values.shape[2:]
-        self._times = times
-        # Of a frame as it is the colours are only turned round: less than a product of matrices.
-        self._is_whole = (height, width) == frame_size_px and layer.colours is None
-        self.large = Resampling((height, width), frame_size_px, times * rgb.flip(0))
-        self.register_buffer("reversed_channels", torch.tensor([2, 1, 0]), persistent=False)
 
-    reversed_channels: Tensor
-
-    def forward(self, values: Tensor) -> Tensor:
-        if self._is_whole:
-            turned = values.index_select(1, self.reversed_channels).permute(0, 2, 3, 1)
-            return turned * self._times
-        made: Tensor = self.large(values.permute(0, 2, 3, 1))
-        return made
+def _as_frames(x: Tensor) -> Tensor:
+    """[N, K, h, w] as [N, h, w, K]."""
+    return x.permute(0, 2, 3, 1)
 
 
 def frame_in_frame_out(

@@ -14,6 +14,7 @@ from trainer.config import EDGE_GENERATORS, NORMS, GeneratorConfig
 from trainer.errors import ConfigError
 from trainer.generators import build_generator
 from trainer.generators.edge_unet import EdgeTrunk
+from trainer.generators.exposure import normalised
 from trainer.generators.pyramid import Pyramid
 from trainer.generators.relight import Relight, _softened
 
@@ -124,6 +125,33 @@ def test_with_input_norm_the_network_sees_one_exposure_and_the_frame_itself_is_c
         assert (generator(seen) - generator(darker)).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("reduction", [1, 2])
+@pytest.mark.parametrize("name", EDGE_GENERATORS)
+def test_with_frame_norm_the_picture_does_not_depend_on_the_exposure(name, reduction):
+    seen = pictures(1, 64)
+    tint = torch.tensor([0.6, 0.7, 0.8]).reshape(1, 3, 1, 1)
+    darker = tint * seen - 0.2
+    generator = fresh(name, input_norm=True, frame_norm=True, reduction=reduction).eval()
+    moved = {}
+    with torch.no_grad():
+        for frame_norm in (True, False):
+            generator.frame_norm = frame_norm
+            moved[frame_norm] = (generator(seen) - generator(darker)).abs().mean()
+    assert moved[True] < 0.2 * moved[False]
+
+
+@pytest.mark.parametrize("name", EDGE_GENERATORS)
+def test_with_frame_norm_it_draws_what_it_draws_of_the_normalised_frame(name):
+    generator = fresh(name, input_norm=True, frame_norm=True).eval()
+    seen = pictures(2, 64)
+    with torch.no_grad():
+        drawn = generator(seen)
+        generator.frame_norm = False
+        of_normalised = generator(normalised(seen))
+        # A frame at that exposure already is brought to it once more, which is not quite nothing.
+        assert (drawn - of_normalised).abs().max() < 0.02
+
+
 def test_the_smallest_has_a_twentieth_of_a_resnets_parameters_and_less_than_a_tenth_of_its_work():
     rows = {row.name: row for row in catalogue()}
     teacher = rows["resnet_9blocks"]
@@ -204,6 +232,8 @@ def test_a_pyramid_of_gain_one_that_hands_back_the_low_band_hands_back_the_frame
 @pytest.mark.parametrize(
     ("name", "settings", "told"),
     [
+        ("relight", {"frame_norm": True}, "--frame-norm without --input-norm"),
+        ("unet_256", {"frame_norm": True, "input_norm": True}, "which draws every pixel"),
         ("edge_unet_s", {"upsample": "resize"}, "--upsample resize with --netG edge_unet_s"),
         ("pyramid", {"output_channels": 1}, "--netG pyramid from 3 channels to 1"),
         ("relight", {"input_channels": 1, "output_channels": 1}, "from 1 channels to 1"),

@@ -178,9 +178,18 @@ def test_the_exported_file_draws_what_the_definition_says_at_the_frames_size(exp
 
 
 @pytest.mark.parametrize("frame_px", [(64, 128), (180, 320)])
-@pytest.mark.parametrize("name", ["relight_s", "pyramid"])
-def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(name, frame_px, tmp_path):
-    generator = lively_generator(GeneratorConfig(name, 8, reduction=2))
+@pytest.mark.parametrize(
+    "config",
+    [
+        GeneratorConfig("relight_s", 8, reduction=2),
+        GeneratorConfig("pyramid", 8, reduction=2),
+        GeneratorConfig("relight_s", 8, reduction=2, input_norm=True, frame_norm=True),
+        GeneratorConfig("edge_unet_s", 8, reduction=2, input_norm=True, frame_norm=True),
+    ],
+    ids=lambda config: f"{config.name}{'-frame-norm' * config.frame_norm}",
+)
+def test_one_with_a_reduction_looks_at_as_small_a_copy_as_in_training(config, frame_px, tmp_path):
+    generator = lively_generator(config)
     path = tmp_path / "model.onnx"
     contract = replace(meta(size_px=frame_px), network_size_px=(64, 128))
     onnx_from_generator(generator, path, contract)

@@ -64,6 +64,7 @@ def _list_models(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--ngf", default=64, help="Channels of the generator's first layer.")
 @click.option("--norm", type=click.Choice(NORMS), default="batch", help="Of the generator.")
 @click.option("--input-norm", is_flag=True, help="Each frame brought to one exposure first.")
+@click.option("--frame-norm", is_flag=True, help="The frame an edge generator changes, too.")
 @click.option(
     "--reduction", default=1, help="An edge generator looks at the frame at 1/N of its sides."
 )

@@ -56,6 +56,9 @@ class GeneratorConfig:
     input_norm: bool = False
     """Bring each channel of each frame to mean 0 and deviation 1/2 first, so that the camera's
     exposure and white balance no longer matter."""
+    frame_norm: bool = False
+    """Of an edge generator with `input_norm`: the frame that it changes is at that exposure, too,
+    so that the picture of a dull day is not a darker one."""
     reduction: int = 1
     """One of `REDUCTIONS`: an edge generator looks at a copy whose sides are so much smaller;
     what it finds is enlarged and applied to the picture itself."""
@@ -73,8 +76,20 @@ class GeneratorConfig:
                 f"one of {', '.join(map(str, REDUCTIONS))}",
                 "change --reduction",
             )
+        if self.frame_norm and not self.input_norm:
+            raise ConfigError(
+                "--frame-norm without --input-norm",
+                "both: the frame is brought to the exposure that the network sees",
+                "add --input-norm",
+            )
         if self.name in EDGE_GENERATORS:
             self._check_edge_generator()
+        elif self.frame_norm:
+            raise ConfigError(
+                f"--frame-norm with --netG {self.name}, which draws every pixel",
+                f"one that changes the picture itself: {', '.join(EDGE_GENERATORS)}",
+                "leave --frame-norm out, or choose another --netG",
+            )
         elif self.reduction > 1:
             raise ConfigError(
                 f"--reduction {self.reduction} with --netG {self.name}, which draws every pixel",

@@ -15,7 +15,7 @@ from trainer.errors import ConfigError
 SCENES_EPOCHS = 10
 DISTILL, DISTILL_FEAT = 50.0, 1.0
 """Weights of distillation where a teacher is given and they are not."""
-ARCHITECTURE = ("name", "ngf", "norm", "upsample", "input_norm", "reduction")
+ARCHITECTURE = ("name", "ngf", "norm", "upsample", "input_norm", "frame_norm", "reduction")
 """Options that say what the generator is; with --init the checkpoint says it."""
 
 _Config = TypeVar("_Config")

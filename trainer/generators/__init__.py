@@ -25,6 +25,7 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     retouching = _retouching(config)
     if retouching is not None:
         retouching.reduction = config.reduction
+        retouching.input_norm, retouching.frame_norm = config.input_norm, config.frame_norm
         return retouching
     if config.input_norm:
         plain = build_generator(replace(config, input_norm=False))
@@ -43,9 +44,9 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
 
 
 def _retouching(config: GeneratorConfig) -> RetouchingGenerator | None:
-    """A generator that keeps the frame; what is normalised is only what its network looks at."""
+    """A generator that keeps the frame; it normalises what its network looks at by itself."""
     channels = config.input_channels
-    layers = (config.norm, config.dropout, config.input_norm)
+    layers = (config.norm, config.dropout)
     if config.name in edge_unet.SIZES:
         return edge_unet.EdgeUNet(edge_unet.SIZES[config.name], config.ngf, channels, *layers)
     if config.name in relight.SIZES:

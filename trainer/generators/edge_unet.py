@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights, make_phases_equal, norm_layer
 from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
@@ -140,17 +139,8 @@ class EdgeUNet(RetouchingGenerator):
     of its input passes beside the network. Where nothing is kept, it is 0.
     """
 
-    def __init__(
-        self,
-        size: EdgeSize,
-        ngf: int,
-        channels: int,
-        norm: str,
-        dropout: float,
-        input_norm: bool,
-    ) -> None:
+    def __init__(self, size: EdgeSize, ngf: int, channels: int, norm: str, dropout: float) -> None:
         super().__init__()
-        self.input_norm = input_norm
         self.trunk = EdgeTrunk(size, ngf, channels, norm, dropout)
         self.head = nn.Conv2d(self.trunk.fine_channels, channels * STEM**2, 3, padding=1)
         self.share = nn.Conv2d(self.trunk.fine_channels, 1, 3, padding=1)
@@ -158,11 +148,11 @@ class EdgeUNet(RetouchingGenerator):
         self.trunk.make_doublings_smooth()
         make_phases_equal(self.head, STEM**2)
 
-    def retouch(self, x: Tensor) -> Retouch:
-        _, fine = self.trunk(normalised(x) if self.input_norm else x)
+    def found(self, seen: Tensor, copy: Tensor) -> Retouch:
+        _, fine = self.trunk(seen)
         share = torch.sigmoid(self.share(fine))
         offset = functional.pixel_shuffle(self.head(fine), STEM)
-        return Retouch(Layer(share, share.new_ones(x.shape[1], 1)), (Layer(offset),))
+        return Retouch(Layer(share, share.new_ones(copy.shape[1], 1)), (Layer(offset),))
 
 
 def scaled(channels: int, ngf: int) -> int:

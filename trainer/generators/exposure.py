@@ -31,3 +31,11 @@ class NormalisedInput(nn.Module):
 def normalised(x: Tensor) -> Tensor:
     """float [N, C, H, W] with each channel of each frame brought to mean 0 and deviation 1/2."""
     return _SPREAD * functional.instance_norm(x, eps=_LEAST_SPREAD**2)
+
+
+def exposure(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift that make `normalised(x)` of float [N, C, H, W]: each float [N, C, 1, 1]."""
+    mean = x.mean((2, 3), keepdim=True)
+    spread = (x - mean).square().mean((2, 3), keepdim=True)
+    scale = _SPREAD / (spread + _LEAST_SPREAD**2).sqrt()
+    return scale, -scale * mean

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.generators.edge_unet import STEM, EdgeSize, EdgeTrunk
-from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights
 from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
@@ -21,19 +20,16 @@ SIZE = EdgeSize((48, 96, 160, 256), (0, 1, 2, 2))
 class Pyramid(RetouchingGenerator):
     """The low band, a quarter of the size, comes from the trunk; so does the high band's gain."""
 
-    def __init__(
-        self, ngf: int, channels: int, norm: str, dropout: float, input_norm: bool
-    ) -> None:
+    def __init__(self, ngf: int, channels: int, norm: str, dropout: float) -> None:
         super().__init__()
-        self.input_norm = input_norm
         self.trunk = EdgeTrunk(SIZE, ngf, channels, norm, dropout)
         self.low = nn.Conv2d(self.trunk.fine_channels, channels, 3, padding=1)
         self.gain = nn.Conv2d(self.trunk.fine_channels, channels, 3, padding=1)
         initialise_weights(self, "none")
         self.trunk.make_doublings_smooth()
 
-    def retouch(self, x: Tensor) -> Retouch:
-        _, features = self.trunk(normalised(x) if self.input_norm else x)
+    def found(self, seen: Tensor, copy: Tensor) -> Retouch:
+        _, features = self.trunk(seen)
         low = torch.tanh(self.low(features))
         gain = functional.relu(self.gain(features))
-        return Retouch(Layer(gain), (Layer(low - gain * functional.avg_pool2d(x, STEM)),))
+        return Retouch(Layer(gain), (Layer(low - gain * functional.avg_pool2d(copy, STEM)),))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.generators.edge_unet import STEM, EdgeSize, EdgeTrunk
-from trainer.generators.exposure import normalised
 from trainer.generators.layers import initialise_weights, make_phases_equal, scale_weights
 from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
@@ -33,11 +32,8 @@ class Relight(RetouchingGenerator):
     detail would make of depth-to-space.
     """
 
-    def __init__(
-        self, size: EdgeSize, ngf: int, norm: str, dropout: float, input_norm: bool
-    ) -> None:
+    def __init__(self, size: EdgeSize, ngf: int, norm: str, dropout: float) -> None:
         super().__init__()
-        self.input_norm = input_norm
         self.trunk = EdgeTrunk(size, ngf, COLOURS, norm, dropout)
         lamps = len(LAMP_COLOURS)
         self.colour = nn.Conv2d(self.trunk.coarse_channels, COLOURS * (COLOURS + 1), 1)
@@ -58,8 +54,8 @@ class Relight(RetouchingGenerator):
             self.colour.bias[: COLOURS**2] = torch.eye(COLOURS).flatten()
             self.lamps.weight.copy_(torch.tensor(LAMP_COLOURS).T[..., None, None])
 
-    def retouch(self, x: Tensor) -> Retouch:
-        coarse, fine = self.trunk(normalised(x) if self.input_norm else x)
+    def found(self, seen: Tensor, copy: Tensor) -> Retouch:
+        coarse, fine = self.trunk(seen)
         colour = self.colour(coarse)
         colour = functional.interpolate(
             colour, scale_factor=float(COARSE // STEM), mode="bilinear"
@@ -68,7 +64,7 @@ class Relight(RetouchingGenerator):
         shade = torch.sigmoid(self.shade(fine))
         # The transform is done on a copy of a quarter of the size. What is finer than that is
         # nearly grey: to the frame itself it is the gain of grey.
-        small = functional.avg_pool2d(x, STEM)
+        small = functional.avg_pool2d(copy, STEM)
         gain = shade * _row_sums(matrix)
         mixed = _row_sums(matrix * torch.cat([small + 1] * COLOURS, dim=1)) + 2 * constant
         offset = shade * mixed - 1 - gain * small

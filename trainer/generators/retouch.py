@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.generators.exposure import exposure, normalised
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -47,6 +49,20 @@ class Retouch:
             drawn = drawn + offset.at(size_px)
         return drawn
 
+    def of_frame(self, scale: Tensor, shift: Tensor) -> Retouch:
+        """The same done to a frame of which `scale * frame + shift` was looked at.
+
+        Args:
+            scale: float [N, 3, 1, 1], of each colour.
+            shift: the same.
+        """
+        gain = self.gain.at((self.gain.values.shape[2], self.gain.values.shape[3]))
+        first, *others = self.offsets
+        lift = gain * shift
+        if first.values.shape == lift.shape:
+            return Retouch(Layer(gain * scale), (Layer(first.values + lift), *others))
+        return Retouch(Layer(gain * scale), (Layer(lift), first, *others))
+
 
 class RetouchingGenerator(nn.Module):
     """What it draws is `gain * frame + offset`, both smooth enough to be found on a small copy.
@@ -59,6 +75,10 @@ class RetouchingGenerator(nn.Module):
 
     reduction: int = 1
     """How many times smaller than its picture the copy is, in training too: its sides."""
+    input_norm: bool = False
+    """Whether the network looks at the copy at one exposure."""
+    frame_norm: bool = False
+    """Whether the frame that is changed is at that exposure, too."""
 
     def copy_size_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
         """Of a picture of (height, width) the size of the copy that `retouch` is given."""
@@ -66,6 +86,19 @@ class RetouchingGenerator(nn.Module):
 
     def retouch(self, x: Tensor) -> Retouch:
         """What is to be done to a frame, from its copy: float [N, 3, h, w], -1 to 1."""
+        if not self.frame_norm:
+            return self.found(normalised(x) if self.input_norm else x, x)
+        scale, shift = exposure(x)
+        seen = scale * x + shift
+        return self.found(seen, seen).of_frame(scale, shift)
+
+    def found(self, seen: Tensor, copy: Tensor) -> Retouch:
+        """What a network does.
+
+        Args:
+            seen: float [N, 3, h, w], what it looks at.
+            copy: the same shape, of the frame that is to be changed.
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
