@@ -26,7 +26,7 @@ from trainer.generators.retouch import Layer, Retouch, RetouchingGenerator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK_PX, FRAME_PX = (64, 96), (180, 320)
-RELIGHT = GeneratorConfig("relight_s", 8)
+RELIGHT = GeneratorConfig("relight_s", 8, input_norm=True, frame_norm=True)
 
 
 def noise(height, width, channels=3):
