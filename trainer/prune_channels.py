@@ -193,10 +193,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _convolved(self, args: tuple[Any, ...], _output: Tensor) -> _Channels | None:
         source, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
-        seen = self._channels.get(id(source))
-        if seen is None and id(weight) not in self._names:
-            return None  # colours: neither their number nor what they mix is ever changed
         name = self._names[id(weight)].removesuffix(".weight")
+        seen = self._channels.get(id(source))
         is_depthwise = groups > 1 and groups == source.shape[1] and weight.shape[1] == 1
         if groups > 1 and not (is_depthwise and not transposed):
             raise self._unknown(f"a convolution of {groups} groups")
