@@ -278,3 +278,29 @@ def test_after_a_pause_of_the_reader_the_newest_frame_comes(size):
         assert frame.image[0, 0, 2] > 200, "red since three seconds"
     finally:
         source.close()
+
+
+def test_a_pipeline_that_dies_in_the_middle_of_its_newest_frame_gives_the_one_before(
+    tmp_path, monkeypatch
+):
+    """A program of our own in gst-launch's place, since nobody can say when a real one is cut off.
+
+    It tells three buffers of 8x4 pixels, writes two and a half, and ends before anyone reads.
+    """
+    program = tmp_path / "gst-launch-1.0"
+    program.write_text(
+        f"""#!{sys.executable}
+import os, sys
+fd = int(sys.argv[-1].removeprefix("fd="))
+caps = "video/x-raw, format=(string)BGR, width=(int)8, height=(int)4, framerate=(fraction)30/1"
+told = [f"/GstPipeline:pipeline0/GstIdentity:p2pframes.GstPad:src: caps = {{caps}}"]
+told += ["/GstPipeline:pipeline0/GstIdentity:p2pframes: last-message = chain "
+         "******* (p2pframes:sink) (96 bytes, dts: none)"] * 3
+os.write(1, "".join(line + chr(10) for line in told).encode())
+os.write(fd, bytes([1]) * 96 + bytes([2]) * 96 + bytes([3]) * 48)
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    frames = frames_of(open_source("gst://videotestsrc"))
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [2]

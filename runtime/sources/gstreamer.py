@@ -147,7 +147,6 @@ class GStreamerSource:
         self._log = b""
         self._sizes: deque[int] = deque()  # in bytes, of buffers that were announced
         self._errors = bytearray()
-        self._unseen = bytearray()
         self._was_here_s = time.monotonic()
         self._waker = Waker()
         self._asked = False
@@ -221,11 +220,16 @@ class GStreamerSource:
         away_s = time.monotonic() - self._was_here_s
         size_bytes = self._announced(time.monotonic() + timeout_s)
         waiting = self._waiting(0.0) if size_bytes is not None else 0
+        older = None
         for _ in range(waiting):
-            if size_bytes is None or not self._pass_over(size_bytes, timeout_s):
+            whole = None if size_bytes is None else self._image(size_bytes, timeout_s)
+            if whole is None:
                 break
+            older = whole
             size_bytes = self._announced(time.monotonic() + timeout_s)
         image = None if size_bytes is None else self._image(size_bytes, timeout_s)
+        if image is None:  # the newest was cut off by the end
+            image = older
         # The last one that was announced has waited too, in a pipe that was full. Behind it, in
         # the queue, is the newest.
         behind = waiting > 0 or (self.fps is not None and away_s > max(0.1, 2 / self.fps))
@@ -266,12 +270,6 @@ class GStreamerSource:
         if into is not image:
             np.copyto(image.reshape(height, 3 * width), into[:, : 3 * width])
         return image
-
-    def _pass_over(self, size_bytes: int, timeout_s: float) -> bool:
-        """Read a frame that a newer one follows; False where it is cut off."""
-        if len(self._unseen) < size_bytes:
-            self._unseen = bytearray(size_bytes)
-        return self._filled(memoryview(self._unseen)[:size_bytes], timeout_s)
 
     def _filled(self, view: memoryview, timeout_s: float) -> bool:
         filled, ended = fill(self._waker, self._pixels, view, 0, timeout_s)
