@@ -65,7 +65,7 @@ def _of_eight_cameras(name: str, *steps: Step) -> Figure:
     return at("data", {"name": "eight-cameras"}, "rows", {"name": name}, *steps)
 
 
-def _student(name: str, told: str, where: str = "", machine: str = CPU) -> Line:
+def _student(name: str, told: str, where: str = "", machine: str = CPU, options: str = "") -> Line:
     """A generator that the U-Net taught, beside it.
 
     Args:
@@ -73,6 +73,7 @@ def _student(name: str, told: str, where: str = "", machine: str = CPU) -> Line:
         told: its options, in words.
         where: what the machine is, where it is not the one of the other lines.
         machine: of the file.
+        options: of the command, beside those that name the pairs and the runs.
     """
     return Line(
         what=f"{where}day to night, eight webcams, "
@@ -96,7 +97,7 @@ def _student(name: str, told: str, where: str = "", machine: str = CPU) -> Line:
                 for key in ("l1", "ssim", "swd")
             },
         },
-        again=("python benchmarks/frontier.py",),
+        again=(f"python benchmarks/frontier.py{options}",),
         machine=machine,
     )
 
@@ -348,6 +349,13 @@ LINES: tuple[Line, ...] = (
         "`relight --reduction 2 --frame-norm`",
         "on an AMD EPYC with AVX-512 and VNNI, one thread: ",
         "amd-epyc-avx512-1-thread",
+        " --threads 1",
+    ),
+    _student(
+        "relight-2",
+        "`relight --reduction 2 --frame-norm`",
+        "the same with two threads: ",
+        "amd-epyc-avx512-2-threads",
     ),
     _baseline("the day picture handed back", "identity"),
     _baseline("the mean of the night pictures", "mean_target"),

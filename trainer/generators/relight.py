@@ -39,6 +39,7 @@ class Relight(RetouchingGenerator):
         self.colour = nn.Conv2d(self.trunk.coarse_channels, COLOURS * (COLOURS + 1), 1)
         self.shade = nn.Conv2d(self.trunk.fine_channels, 1, 3, padding=1)
         self.light = nn.Conv2d(self.trunk.fine_channels, lamps * STEM**2, 3, padding=1)
+        # Never called: its weights are the colours of a layer, under the name of older runs.
         self.lamps = nn.Conv2d(lamps, COLOURS, 1, bias=False)
         self._initialise()
 
