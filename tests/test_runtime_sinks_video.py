@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -33,7 +34,11 @@ time.sleep(60)
 
 
 def killed_after(path, frames):
-    """Start a process that writes frames, and kill it (SIGKILL) while the file is unfinished."""
+    """Start a process that writes frames, and kill it (SIGKILL) while the file is unfinished.
+
+    What it has coded is in the file by then: on a busy machine its thread that writes comes late,
+    and what still waits in its pipe dies with it.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", WRITE_UNTIL_KILLED, str(path), str(frames)],
         stdout=subprocess.PIPE,
@@ -42,8 +47,21 @@ def killed_after(path, frames):
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "written\n"
+    if frames:
+        wait_until_written(path.parent)
     process.kill()
     process.communicate()
+
+
+def wait_until_written(folder, calm_s=0.5, within_s=30):
+    """Wait until the unfinished file in a folder holds something and has not grown for a while."""
+    size, until_s = 0, time.monotonic() + within_s
+    while time.monotonic() < until_s:
+        time.sleep(calm_s)
+        before, size = size, max(part.stat().st_size for part in folder.glob(".*.part.*"))
+        if size == before > 0:
+            return
+    raise AssertionError(f"{folder}: {size} bytes, and still growing")
 
 
 def frames_of(count, size_px=(96, 208)):
