@@ -86,7 +86,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--rounds", type=click.IntRange(1), default=30, help="Of the timing.")
 @click.option("--frames", type=click.IntRange(1), default=5, help="In each round.")
-@click.option("--threads", type=click.IntRange(1), help="Of one inference.  [physical cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Of one inference.  [the physical cores; ours as p2p-live takes them]",
+)
 @click.option("--torch-compile", is_flag=True, help="Also time torch.compile: slow to start.")
 @click.option("--json", "json_path", type=FILE, help="All figures.")
 @click.option("--docs", multiple=True, type=FILE, help="Markdown with the two markers.")

@@ -36,7 +36,7 @@ from benchmarks.roofs.roofline import (
     share,
 )
 from benchmarks.rounds.models import short_names
-from runtime.engines.base import threads_each
+from runtime.engines.threads import threads_each
 from runtime.files import write_text
 
 __all__ = [

@@ -54,7 +54,7 @@ from benchmarks.growths.report import (
 from benchmarks.growths.tables import tables
 from benchmarks.progress import told_progress
 from runtime.engines import ENGINES
-from runtime.engines.base import physical_cores
+from runtime.engines.threads import physical_cores
 from runtime.errors import UserError
 from runtime.files import write_text
 from trainer.errors import TrainerError

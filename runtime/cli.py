@@ -117,7 +117,8 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="CPU threads of one inference.  [default: the physical cores]",
+    help="CPU threads of one inference.  [default: the physical cores; one where a trial at the "
+    "start finds a small network no slower with it]",
 )
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
 @click.option(

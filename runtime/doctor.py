@@ -104,7 +104,7 @@ def conclude(found: dict[str, list[Check]]) -> str:
 def _live_device(on_cuda: bool) -> str:
     if on_cuda:
         return "CUDA"
-    from runtime.engines.base import physical_cores
+    from runtime.engines.threads import physical_cores
 
     cores = physical_cores()
     return f"CPU, {cores} thread{'s' if cores > 1 else ''}"

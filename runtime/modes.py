@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.engines.base import physical_cores
+from runtime.engines.threads import physical_cores
 
 MODES = ("latency", "throughput")
 

@@ -124,7 +124,7 @@ class Translator:
         Args:
             path: an `.onnx` or `.engine` file.
             engine: one of `runtime.engines.ENGINES`.
-            threads: CPU threads of one inference; None: as many as there are physical cores.
+            threads: CPU threads of one inference; None: as `open_engine` has it.
             streams: how many inferences may run at once, each asked for by a thread of its own.
             fit: as the class takes it.
             overlap_px: as the class takes it.

@@ -18,7 +18,6 @@ from onnx_models import (
 from runtime import machine
 from runtime.artifact import META_KEY, ArtifactMeta
 from runtime.engines import ENGINES, choose_engine, open_engine
-from runtime.engines.base import physical_cores, threads_each
 from runtime.engines.openvino_engine import compile_options
 from runtime.errors import EngineError, FrameError, ModelError, UserError
 
@@ -123,20 +122,6 @@ def test_three_streams_in_three_threads_each_give_their_own_frames(engine, tmp_p
     assert "3 streams of " in opened.description
     opened.close()
     assert wrong == []
-
-
-def test_streams_share_the_cores_out_unless_threads_are_asked_for(monkeypatch):
-    monkeypatch.setattr("runtime.engines.base.physical_cores", lambda: 6)
-    assert [threads_each(None, streams) for streams in (1, 2, 4, 9)] == [6, 3, 1, 1]
-    assert threads_each(5, 2) == 5
-
-
-def test_threads_are_as_many_as_asked_for_or_as_there_are_cores(engine, tmp_path):
-    path = write_negative(tmp_path / "m.onnx")
-    for threads, told in ((1, "CPU, 1 thread"), (None, f"CPU, {physical_cores()} thread")):
-        opened = open_engine(path, engine, threads)
-        assert told in opened.description
-        opened.close()
 
 
 def test_no_stream_at_all_is_a_mistake_of_the_caller(tmp_path):

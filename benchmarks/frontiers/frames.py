@@ -32,7 +32,7 @@ from benchmarks.timing import Distribution, rotated
 from export.checkpoints import open_checkpoint
 from export.ui import Say
 from runtime.engines import open_engine
-from runtime.engines.base import threads_each
+from runtime.engines.threads import threads_each
 from runtime.errors import UserError
 from runtime.files import write_text
 from runtime.translator import Translator
@@ -167,7 +167,7 @@ def time_frames(
         def one_more(done: int, _of: int, before: int = before) -> None:
             on_progress(before + done, len(sizes) * timing.rounds)
 
-        _time_one_size(own, timing, threads, one_more)
+        _time_one_size(own, timing, one_more)
     around["load_average_1m_after"] = load_average()
     for out, row in rows:
         write_text(out / FILE, json.dumps(asdict(row)) + "\n")
@@ -176,7 +176,7 @@ def time_frames(
 
 
 def _time_one_size(
-    rows: Sequence[tuple[Path, FrameRow]], timing: Timing, threads: int, on_progress: OnProgress
+    rows: Sequence[tuple[Path, FrameRow]], timing: Timing, on_progress: OnProgress
 ) -> None:
     chance = np.random.default_rng(0)
     with ExitStack() as opened:
@@ -186,7 +186,7 @@ def _time_one_size(
             frame = chance.integers(0, 256, (1, *row.frame_size_px, 3), np.uint8)
             for form, file in _FORMS.items():
                 if (out / file).is_file():
-                    engine = open_engine(out / file, "onnxruntime", threads)
+                    engine = open_engine(out / file, "onnxruntime", timing.threads)
                     opened.callback(engine.close)
                     turns.append((row, form, partial(engine.infer, frame)))
         for done in range(-WARM_UP, timing.rounds):

@@ -25,7 +25,7 @@ from benchmarks.timing import Distribution, percentile, rotated
 from export.checkpoints import open_checkpoint
 from runtime.artifact import meta_of_onnx
 from runtime.engines import open_engine
-from runtime.engines.base import threads_each
+from runtime.engines.threads import threads_each, told_threads
 from runtime.errors import EngineError, UserError
 from runtime.files import write_text
 from runtime.frame import Image
@@ -60,7 +60,7 @@ class Timing:
     frames: int
     """That each way draws in a round, after one that is not measured."""
     threads: int | None
-    """Of one inference; None: the physical cores."""
+    """Of one inference; None: the physical cores, ours as `open_engine` has it."""
     compile: bool = False
     """Also torch.compile, which takes minutes to start."""
 
@@ -189,10 +189,12 @@ def _ways(
             notes.append(f"{job.name}: no {path.name}, which did not pass the gate")
             continue
         try:
-            engine = open_engine(path, library, threads)
+            engine = open_engine(path, library, timing.threads)
         except EngineError as error:
             notes.append(str(error))
             continue
+        if f"CPU, {told_threads(threads, 1)}" not in engine.description:
+            notes.append(f"{job.name}, {path.name}: {engine.description}")
         opened.callback(engine.close)
         ways[way] = partial(engine.infer, frame[None])
     notes[:] = dict.fromkeys(notes)

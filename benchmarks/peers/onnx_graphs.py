@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.peers.plain_loop import PlainNetwork
 from benchmarks.peers.rows import CUDA, FP16, Asked, PeerRow, noise, told_failure
 from benchmarks.peers.trials import fastest
-from runtime.engines.base import told_threads
 from runtime.engines.ort_session import CPU as ORT_CPU
 from runtime.engines.ort_session import CUDA as ORT_CUDA
 from runtime.engines.ort_session import cuda_options
+from runtime.engines.threads import told_threads
 from runtime.errors import EngineError
 from runtime.frame import Image, resized
 

@@ -23,7 +23,7 @@ from benchmarks.peers.rows import (
     told_failure,
 )
 from benchmarks.peers.trials import fastest
-from runtime.engines.base import told_threads
+from runtime.engines.threads import told_threads
 from runtime.errors import EngineError
 from runtime.frame import Image, resized
 

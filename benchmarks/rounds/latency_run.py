@@ -25,7 +25,7 @@ from benchmarks.rounds.line_up import LinedUp, LineUp, line_up
 from benchmarks.rounds.measure import Measured, OnProgress, Plan, Result, measure
 from benchmarks.rounds.rows import OURS, PEER, NotRun
 from runtime.artifact import ArtifactMeta
-from runtime.engines.base import threads_each
+from runtime.engines.threads import threads_each
 
 _IDLE_S = 3.0
 
@@ -42,7 +42,7 @@ class Settings:
     """Each ONNX file is run with each of them."""
     peers: tuple[str, ...]
     threads: int | None
-    """CPU threads of one inference; None: the physical cores."""
+    """CPU threads of one inference; None: the physical cores, ours as `open_engine` has it."""
     roof: bool = False
     """Whether the machine's peaks are measured."""
     power: bool = False

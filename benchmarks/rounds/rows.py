@@ -115,7 +115,7 @@ class OurRow:
         name: of the row.
         generator: of the row.
         engine: one of `runtime.engines.ENGINES`.
-        threads: CPU threads of one inference; None: the physical cores.
+        threads: CPU threads of one inference; None: as `open_engine` has it.
 
     Raises:
         ModelError: the file is missing, broken, or does not keep the contract.

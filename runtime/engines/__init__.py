@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime import machine
 from runtime.artifact import existing_model
-from runtime.engines.base import Engine
+from runtime.engines.base import Engine, first_frames
+from runtime.engines.threads import is_small, one_is_enough
 from runtime.errors import EngineError, ModelError
+
+if TYPE_CHECKING:
+    from runtime.engines.ort import OrtEngine
 
 ENGINES = (
     "auto",
@@ -77,7 +83,8 @@ def open_engine(
         path: an `.onnx` or `.engine` file.
         engine: one of `ENGINES`; `auto`: as `choose_engine` has it.
         threads: CPU threads of one inference; None: as many as there are physical cores, shared
-            out among the streams.
+            out among the streams, and one for a small network that is no slower with it
+            (`runtime.engines.threads.one_is_enough`; ONNX Runtime only).
         streams: how many calls of `infer` should run at the same time, at least 1; an engine on
             a GPU does one at a time and says so in `Engine.streams`.
 
@@ -101,7 +108,25 @@ def open_engine(
     from runtime.engines.ort_session import CUDA, TENSORRT
 
     provider = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}.get(chosen)
-    return OrtEngine(path, threads, streams, provider)
+    opened = OrtEngine(path, threads, streams, provider)
+    return opened if threads or streams > 1 else _on_one_thread_if_enough(opened, path, provider)
+
+
+def _on_one_thread_if_enough(opened: OrtEngine, path: Path, provider: str | None) -> OrtEngine:
+    """The engine, or another that runs the same model on one thread."""
+    from runtime.engines.ort import OrtEngine
+
+    # What a graph of any size costs is not known before its frames come.
+    if opened.threads == 1 or opened.meta.dynamic:
+        return opened
+    frames = first_frames(opened.meta)
+    if not is_small(partial(opened.infer, frames)):
+        return opened
+    alone = OrtEngine(path, threads=1, provider=provider)
+    enough = one_is_enough(partial(opened.infer, frames), partial(alone.infer, frames))
+    kept, other = (alone, opened) if enough else (opened, alone)
+    other.close()
+    return kept
 
 
 def _choose_for_onnx(path: Path) -> EngineChoice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,31 +224,6 @@ def slow_form(path: Path, meta: ArtifactMeta) -> str:
             f"INT8 in TensorRT's form: {path.with_suffix('.cpu.onnx').name} is the fast one here"
         )
     return ""
-
-
-def physical_cores() -> int:
-    """Cores that this process may run on; two hardware threads of one core count once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return max(1, (os.cpu_count() or 1) // 2)
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text(encoding="ascii"))
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
-
-
-def threads_each(threads: int | None, streams: int) -> int:
-    """CPU threads of one inference: as asked, else the cores shared out among the streams."""
-    return threads or max(1, physical_cores() // streams)
-
-
-def told_threads(threads: int, streams: int) -> str:
-    """`2 threads`, or `2 streams of 1 thread`."""
-    each = f"{threads} thread{'s' if threads > 1 else ''}"
-    return each if streams == 1 else f"{streams} streams of {each}"
 
 
 def told_frames(meta: ArtifactMeta) -> str:

@@ -24,8 +24,6 @@ from runtime.engines.base import (
     meta_of_graph,
     one_line,
     slow_form,
-    threads_each,
-    told_threads,
 )
 from runtime.engines.model_cache import (
     ModelCache,
@@ -34,6 +32,7 @@ from runtime.engines.model_cache import (
     key_of,
     processor,
 )
+from runtime.engines.threads import threads_each, told_threads
 from runtime.errors import EngineError, ModelError, UserError
 
 _DEVICE = "CPU"

@@ -21,10 +21,9 @@ from runtime.engines.base import (
     meta_of_graph,
     one_line,
     slow_form,
-    threads_each,
-    told_threads,
 )
 from runtime.engines.ort_session import CPU, CUDA, TENSORRT, OpenedSession, open_session
+from runtime.engines.threads import threads_each, told_threads
 from runtime.errors import EngineError, ModelError
 
 _KINDS = {"float": "float32", "double": "float64"}
@@ -63,6 +62,8 @@ class OrtEngine:
         )
         self.meta = meta_of_graph(path, meta, inputs, outputs)
         self.streams = streams if opened.provider == CPU else 1
+        self.threads = threads if opened.provider == CPU else 1
+        """CPU threads of one inference; 1 where a GPU does the work."""
         self._session = session
         self._name = path.name
         self._names = inputs[0].name, outputs[0].name
